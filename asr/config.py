@@ -1,0 +1,137 @@
+"""Configuration: dataclasses are the schema, YAML files in `conf/` and `key=value` arguments override their defaults.
+
+Hydra puts the YAML files together; OmegaConf checks types. An unknown key or a bad value is a `ConfigError` of one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from asr.errors import ConfigError
+
+Schema = TypeVar("Schema")
+
+
+def resource(name: str) -> Path:
+    """Find a folder that travels with the package.
+
+    Args:
+        name: `conf` or `recipes`.
+
+    Returns:
+        The folder inside an installed package, or the one beside `asr/` in a checkout.
+    """
+    package = Path(__file__).parent
+    installed = package / "_resources" / name
+    return installed if installed.is_dir() else package.parent / name
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """Say what was probably meant: `; did you mean 'x'?`, or the list of what there is."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; there is: {', '.join(sorted(known))}"
+
+
+def build(schema: type[Schema], values: Mapping[str, Any], origin: str) -> Schema:
+    """Fill a dataclass, and those nested in it, from plain values.
+
+    Args:
+        schema: a dataclass type.
+        values: nested dictionaries, as read from YAML or JSON; what is missing keeps its default.
+        origin: where the values came from, for error messages.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has the wrong type or is refused by the dataclass.
+    """
+    node = _unlocked(schema)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(node, OmegaConf.create(dict(values))))  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{origin}: {_explain(error, _keys(node))}") from error
+
+
+def compose(schema: type[Schema], name: str, overrides: Sequence[str] = ()) -> Schema:
+    """Put a configuration together from a YAML file, what its defaults list names, and overrides.
+
+    Args:
+        schema: a dataclass type, which the YAML files call `/schema` in their defaults list.
+        name: a file of `conf/recipe` without its ending, or the path of a YAML file of one's own.
+        overrides: `key=value` with dotted keys, or `group=name` to choose another file of `conf/group`.
+
+    Raises:
+        ConfigError: no such file, or a key or value is wrong.
+    """
+    conf = resource("conf")
+    own = Path(name)
+    if own.suffix in (".yaml", ".yml"):
+        if not own.is_file():
+            raise ConfigError(f"{name}: no such configuration file")
+        folder, entry = own.resolve().parent, own.stem
+        search = [f"hydra.searchpath=[file://{conf}]"]
+    else:
+        known = [path.stem for path in (conf / "recipe").glob("*.yaml")]
+        if name not in known:
+            raise ConfigError(f"no configuration {name!r} in conf/recipe{suggest(name, known)}")
+        folder, entry, search = conf, f"recipe/{name}", []
+    node = _unlocked(schema)
+    _check_overrides(overrides, _keys(node), [path.name for path in conf.iterdir() if path.is_dir()])
+    ConfigStore.instance().store(name="schema", node=node)
+    try:
+        with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+            composed = hydra.compose(entry, [*overrides, *search])
+        return OmegaConf.to_object(composed)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{name}: {_explain(error, _keys(node))}") from error
+
+
+def _unlocked(schema: type) -> DictConfig:
+    """Make a node that can be merged into: OmegaConf takes frozen dataclasses for read-only at every level."""
+    node = OmegaConf.structured(schema)
+    pending = [node]
+    while pending:
+        part = pending.pop()
+        OmegaConf.set_readonly(part, False)
+        pending += [child for child in part.values() if isinstance(child, DictConfig)]
+    return node
+
+
+def _keys(node: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in node.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, DictConfig):
+            keys += _keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def _check_overrides(overrides: Sequence[str], keys: list[str], groups: list[str]) -> None:
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals:
+            raise ConfigError(f"{override!r} is no override: write key=value")
+        if key not in keys and key not in groups:
+            raise ConfigError(f"unknown configuration key {key!r}{suggest(key, keys)}")
+
+
+def _explain(error: Exception, keys: list[str]) -> str:
+    """Shorten a library's message to one line, and add what was probably meant."""
+    cause: BaseException = error
+    while isinstance(cause.__cause__, (HydraException, OmegaConfBaseException)):
+        cause = cause.__cause__
+    message = str(cause).strip()
+    found = re.search(r"full_key: (\S+)", message)
+    full_key = getattr(cause, "full_key", None) or (found and found[1])
+    if full_key and full_key not in keys:
+        return f"unknown configuration key {full_key!r}{suggest(full_key, keys)}"
+    one_line = " ".join(message.split("full_key:")[0].split())[:300]
+    return f"{full_key}: {one_line}" if full_key else one_line

@@ -1,0 +1,270 @@
+"""Manifests: which audio holds which words. JSON lines on disk, an Arrow table in memory that workers share.
+
+The keys are NeMo's (`audio_filepath`, `duration`, `text`, `offset`) plus `id`, `speaker` and `language`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.json
+from numpy.typing import NDArray
+
+from asr.errors import DataError
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One stretch of speech and its words.
+
+    Args:
+        id: unique within a manifest.
+        audio_filepath: the audio file.
+        duration: length in seconds.
+        text: the words, as the corpus writes them.
+        offset: where it begins in the file, in seconds.
+        speaker: who speaks.
+        language: what they speak, for example `en`.
+    """
+
+    id: str
+    audio_filepath: str
+    duration: float
+    text: str = ""
+    offset: float = 0.0
+    speaker: str = ""
+    language: str = ""
+
+
+_REQUIRED = ("audio_filepath", "duration")
+_NUMBERS = ("duration", "offset")
+_COLUMNS = [field.name for field in fields(Utterance)]
+_SCHEMA = pyarrow.schema([(n, pyarrow.float64() if n in _NUMBERS else pyarrow.string()) for n in _COLUMNS])
+
+
+class Manifest:
+    """A list of utterances whose memory does not grow with workers.
+
+    Args:
+        table: the columns of `Utterance`.
+        origin: the file or files it came from, for messages.
+    """
+
+    def __init__(self, table: pyarrow.Table, origin: str) -> None:
+        self._table = table
+        self.origin = origin
+
+    @classmethod
+    def load(cls, path: str | Path) -> Manifest:
+        """Read a manifest.
+
+        Args:
+            path: a file of JSON lines; relative audio paths in it count from its folder.
+
+        Raises:
+            DataError: no such file, or a line is wrong; the message names the line.
+        """
+        if not Path(path).is_file():
+            raise DataError(f"{path}: no such manifest")
+        options = pyarrow.json.ParseOptions(explicit_schema=_SCHEMA, unexpected_field_behavior="ignore")
+        try:
+            table = pyarrow.json.read_json(str(path), parse_options=options)
+            table.validate(full=True)
+            table = _complete(table, os.path.dirname(os.path.abspath(path)))
+        except pyarrow.ArrowInvalid as error:
+            _find_fault(path)
+            raise DataError(f"{path}: not a manifest of JSON lines: {error}") from error
+        return cls(_map(table), str(path))
+
+    @classmethod
+    def concatenate(cls, manifests: list[Manifest]) -> Manifest:
+        """Put manifests one after the other.
+
+        Raises:
+            DataError: an id is in more than one of them.
+        """
+        table = pyarrow.concat_tables([manifest._table for manifest in manifests])
+        origin = ", ".join(manifest.origin for manifest in manifests)
+        name, count = Counter(table["id"].to_pylist()).most_common(1)[0]
+        if count > 1:
+            raise DataError(f"id {name!r} is in more than one of {origin}: ids must be unique")
+        return cls(table, origin)
+
+    def filter(self, max_seconds: float) -> Manifest:
+        """Keep the utterances of at most so many seconds.
+
+        Raises:
+            DataError: none is left.
+        """
+        fits = self.durations <= max_seconds
+        if fits.all():
+            return self
+        if not fits.any():
+            raise DataError(f"{self.origin}: every utterance is longer than {max_seconds:g} seconds")
+        return Manifest(_map(self._table.filter(pyarrow.array(fits))), self.origin)
+
+    @property
+    def durations(self) -> NDArray[np.float64]:
+        """Seconds of each utterance."""
+        return self._table["duration"].to_numpy()
+
+    @property
+    def texts(self) -> list[str]:
+        """The words of each utterance."""
+        return self._table["text"].to_pylist()
+
+    def __len__(self) -> int:
+        """Count utterances."""
+        return len(self._table)
+
+    def __getitem__(self, row: int) -> Utterance:
+        """Give one utterance; its audio path is absolute."""
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        return Utterance(**self._table.slice(row % len(self), 1).to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Utterance]:
+        """Yield the utterances in order."""
+        for batch in self._table.to_batches(max_chunksize=4096):
+            yield from (Utterance(**row) for row in batch.to_pylist())
+
+
+def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
+    """Write a manifest, whole or not at all.
+
+    Args:
+        path: the file; its folder is made if need be.
+        utterances: audio below the manifest's folder is written relative to it, other audio as an absolute path.
+    """
+    path = Path(os.path.abspath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            for utterance in utterances:
+                audio = Path(os.path.abspath(utterance.audio_filepath))
+                shown = audio.relative_to(path.parent) if audio.is_relative_to(path.parent) else audio
+                line = {n: v for n, v in asdict(utterance).items() if v or n in ("duration", "text")}
+                file.write(json.dumps(line | {"audio_filepath": shown.as_posix()}, ensure_ascii=False) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_packed(folder: str | Path) -> dict[str, list[Utterance]]:
+    """Read a corpus that carries its own `manifest.jsonl` of {id, audio, text, speaker, duration, split}.
+
+    Args:
+        folder: holds `manifest.jsonl`; `audio` counts from here.
+
+    Returns:
+        The utterances of each split, in the file's order.
+
+    Raises:
+        DataError: a line is wrong, or its audio lies outside the folder.
+    """
+    path, root = Path(folder) / "manifest.jsonl", Path(folder).resolve()
+    splits: dict[str, list[Utterance]] = {}
+    for number, line in _lines(path):
+        known: dict[str, Any] = {key: line[key] for key in _COLUMNS if line.get(key)}
+        if fault := _fault(known | {"audio_filepath": line.get("audio")}):
+            raise DataError(f"{path}, line {number}: {fault.replace('audio_filepath', 'audio')}")
+        audio = root / line["audio"]
+        if not audio.resolve().is_relative_to(root):
+            raise DataError(f"{path}, line {number}: audio {line['audio']!r} lies outside the folder")
+        known = {"id": audio.stem} | known | {"audio_filepath": str(audio)}
+        splits.setdefault(str(line.get("split") or "train"), []).append(Utterance(**known))
+    return splits
+
+
+def _complete(table: pyarrow.Table, folder: str) -> pyarrow.Table:
+    """Fill what is missing, make audio paths absolute, and check.
+
+    Raises:
+        pyarrow.ArrowInvalid: some line is wrong; `_find_fault` knows which.
+    """
+    columns = {n: table[n].fill_null(0.0 if n in _NUMBERS else "") for n in _COLUMNS}
+    seconds, offsets = columns["duration"].to_numpy(), columns["offset"].to_numpy()
+    names, ids = columns["audio_filepath"].to_pylist(), columns["id"].to_pylist()
+    if not (names and all(names) and np.all((0 < seconds) & (seconds < np.inf) & (0 <= offsets) & (offsets < np.inf))):
+        raise pyarrow.ArrowInvalid("a value is missing or out of range")
+    if not all(ids):
+        ids = [known or _make_id(name, offset) for known, name, offset in zip(ids, names, offsets, strict=True)]
+    if len(set(ids)) < len(ids):
+        raise pyarrow.ArrowInvalid("ids are not unique")
+    paths = [os.path.join(folder, name) for name in names]
+    return pyarrow.table(columns | {"id": ids, "audio_filepath": paths}, schema=_SCHEMA)
+
+
+def _make_id(audio: str, offset: float) -> str:
+    return Path(audio).stem + (f"-{offset:g}" if offset else "")
+
+
+def _map(table: pyarrow.Table) -> pyarrow.Table:
+    """Move a table to a memory-mapped file without a name: forked workers share its pages, and nothing stays behind."""
+    handle, path = tempfile.mkstemp(suffix=".arrow")
+    try:
+        with open(handle, "wb") as file, pyarrow.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        return pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()
+    finally:
+        os.unlink(path)
+
+
+def _lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read JSON objects with their line numbers."""
+    number = 0
+    try:
+        with open(path, encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    fields = json.loads(line)
+                    if not isinstance(fields, dict):
+                        raise DataError(f"{path}, line {number}: not a JSON object")
+                    yield number, fields
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read after line {number}: {error}") from error
+
+
+def _find_fault(path: str | Path) -> None:
+    """Go through a refused manifest line by line, the slow way, to say what is wrong with it.
+
+    Raises:
+        DataError: for the first line at fault.
+    """
+    seen: dict[str, int] = {}
+    for number, line in _lines(path):
+        if fault := _fault(line):
+            raise DataError(f"{path}, line {number}: {fault}")
+        name = line.get("id") or _make_id(line["audio_filepath"], line.get("offset") or 0.0)
+        if name in seen:
+            raise DataError(f"{path}, line {number}: id {name!r} is already on line {seen[name]}; ids must be unique")
+        seen[name] = number
+    if not seen:
+        raise DataError(f"{path}: holds no utterances")
+
+
+def _fault(line: dict[str, Any]) -> str | None:
+    for key in _REQUIRED:
+        if line.get(key) in (None, ""):
+            return f"{key} is missing or empty"
+    for key in _COLUMNS:
+        value, kind = line.get(key), (int, float) if key in _NUMBERS else str
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            return f"{key} must be a {'number' if key in _NUMBERS else 'string'}, not {value!r}"
+    if not 0 < line["duration"] < float("inf"):
+        return f"duration must be over 0 seconds, not {line['duration']}"
+    if not 0 <= (line.get("offset") or 0.0) < float("inf"):
+        return f"offset must be 0 seconds or more, not {line['offset']}"
+    return None

@@ -1,0 +1,128 @@
+"""One safetensors file holds a whole recogniser: weights, configuration, tokenizer, where it came from, how good it is.
+
+Nothing in it is executed: safetensors has no pickle. Reading needs torch and this folder only, no Lightning, no network.
+
+    tensors    the recogniser's state, and `tokenizer` (uint8): the serialised SentencePiece model
+    metadata   format, config (JSON), normalizer (its name), about (JSON: provenance and metrics)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from asr.config import build
+from asr.errors import AsrError, CheckpointError
+from asr.model.config import ModelConfig
+from asr.model.recognizer import Recognizer
+from asr.tokenizer import Tokenizer
+
+FORMAT = "asr-1"
+TOKENIZER = "tokenizer"
+
+
+def save(path: Path | str, model: Recognizer, about: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
+    """Write a checkpoint atomically: the file is there whole, or not at all.
+
+    Args:
+        path: where to write it.
+        model: the recogniser.
+        about: provenance and metrics, anything JSON can hold.
+        dtype: type the weights are stored in; float16 halves the file. Normalisation statistics stay float32.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    path = Path(path)
+    state = {name: _stored(name, tensor, dtype) for name, tensor in model.state_dict().items()}
+    state[TOKENIZER] = torch.frombuffer(bytearray(model.tokenizer.model), dtype=torch.uint8)
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(asdict(model.config)),
+        "normalizer": model.tokenizer.normalizer.name,
+        "about": json.dumps(about),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".checkpoint-") as folder:
+            save_file(state, Path(folder) / path.name, metadata)
+            os.replace(Path(folder) / path.name, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[Recognizer, dict[str, Any]]:
+    """Read a checkpoint.
+
+    Args:
+        path: a file that `save` wrote.
+        device: where the recogniser goes.
+
+    Returns:
+        The recogniser in float32 and in evaluation mode, and what `save` was told about it.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or no checkpoint of this package.
+    """
+    metadata, state = _read(Path(path))
+    try:
+        config = build(ModelConfig, json.loads(metadata["config"]), "config")
+        tokenizer = Tokenizer(state.pop(TOKENIZER).numpy().tobytes(), metadata["normalizer"])
+        model = Recognizer(config, tokenizer)
+        model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        about = json.loads(metadata["about"])
+    except (AsrError, KeyError, ValueError, RuntimeError) as error:
+        cause = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: the checkpoint does not fit together: {cause}") from error
+    return model.to(device).eval(), about
+
+
+def describe(path: Path | str) -> dict[str, Any]:
+    """Tell what is in a checkpoint without building the model.
+
+    Returns:
+        File size in megabytes, parameters, configuration, tokenizer, and what `save` was told: provenance and metrics.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    path = Path(path)
+    metadata, state = _read(path)
+    tokenizer = Tokenizer(state.pop(TOKENIZER).numpy().tobytes(), metadata["normalizer"])
+    return {
+        "file": path.name,
+        "megabytes": round(path.stat().st_size / 1e6, 2),
+        "parameters": sum(tensor.numel() for name, tensor in state.items() if not name.startswith("norm.")),
+        "stored_as": str(state["ctc_head.weight"].dtype).removeprefix("torch."),
+        "tokenizer": {"tokens": len(tokenizer), "normalizer": tokenizer.normalizer.name},
+        "config": json.loads(metadata["config"]),
+        "about": json.loads(metadata["about"]),
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read metadata and tensors, and make sure that they are ours."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}") from error
+    if metadata.get("format") != FORMAT or TOKENIZER not in state:
+        raise CheckpointError(f"{path}: a safetensors file, but no checkpoint of this package")
+    return metadata, state
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.detach().cpu().to(torch.float32 if name.startswith("norm.") else dtype).contiguous()

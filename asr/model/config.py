@@ -1,0 +1,123 @@
+"""What a model is made of. These dataclasses are the only source of truth and are what a checkpoint stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from asr.errors import ConfigError
+from asr.features import SpecAugmentConfig
+
+
+def _at_least(minimum: float, **values: float) -> None:
+    for name, value in values.items():
+        if value < minimum:
+            raise ConfigError(f"model: {name} must be at least {minimum}, got {value}")
+
+
+def _share(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ConfigError(f"model: {name} must lie in 0 <= {name} < 1, got {value}")
+
+
+def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"model: {name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The audio side: subsampling, then blocks of self-attention (Gulati et al. 2020, arXiv:2005.08100)."""
+
+    kind: str = "conformer"
+    """`conformer` or plain `transformer` blocks."""
+    layers: int = 12
+    """Blocks."""
+    dim: int = 144
+    """Width of the encoder and of the decoder."""
+    heads: int = 4
+    """Attention heads; `dim / heads` must be even for rotary positions."""
+    feed_forward: int = 576
+    """Hidden width of the feed-forward halves."""
+    kernel: int = 31
+    """Depthwise convolution kernel in encoder frames, odd."""
+    subsampling: int = 4
+    """Feature frames for each encoder frame: 4 (40 ms) or 8 (80 ms)."""
+    subsampling_channels: int = 144
+    """Channels of the subsampling convolutions."""
+    dropout: float = 0.1
+    """Chance of dropping an output of each module (residual dropout), in training."""
+    stochastic_depth: float = 0.0
+    """Chance of skipping the last block in training; earlier blocks in proportion (Huang et al. 2016)."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _one_of("encoder.kind", self.kind, ("conformer", "transformer"))
+        _one_of("encoder.subsampling", self.subsampling, (4, 8))
+        _at_least(1, layers=self.layers, heads=self.heads, feed_forward=self.feed_forward)
+        _at_least(1, kernel=self.kernel, subsampling_channels=self.subsampling_channels)
+        _share(dropout=self.dropout, stochastic_depth=self.stochastic_depth)
+        if self.dim % (2 * self.heads):
+            raise ConfigError(f"model: encoder.dim {self.dim} must be a multiple of 2 x heads ({2 * self.heads})")
+        if self.kernel % 2 == 0:
+            raise ConfigError(f"model: encoder.kernel must be odd, got {self.kernel}")
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The text side: a pre-norm transformer that looks back at the audio by cross-attention."""
+
+    layers: int = 6
+    """Blocks."""
+    heads: int = 4
+    """Attention heads."""
+    feed_forward: int = 576
+    """Hidden width of the feed-forward modules."""
+    dropout: float = 0.1
+    """Dropout after each module."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _at_least(1, layers=self.layers, heads=self.heads, feed_forward=self.feed_forward)
+        _share(dropout=self.dropout)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """How the two heads are weighed in training (Watanabe et al. 2017, "Hybrid CTC/attention architecture")."""
+
+    ctc_weight: float = 0.3
+    """Weight of the CTC loss; the attention loss has one minus this."""
+    label_smoothing: float = 0.1
+    """Probability spread over the wrong tokens in the attention loss (Szegedy et al. 2016)."""
+
+    def __post_init__(self) -> None:
+        """Check the shares; a model without CTC is refused, since it rarely learns to listen."""
+        if not 0 < self.ctc_weight <= 1:
+            raise ConfigError(f"model: loss.ctc_weight must lie in 0 < ctc_weight <= 1, got {self.ctc_weight}")
+        _share(label_smoothing=self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole recogniser."""
+
+    mels: int = 80
+    """Mel bins of the front end."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The audio side."""
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """The text side."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The training objective."""
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    """Masks over the features, in training only."""
+
+    def __post_init__(self) -> None:
+        """Check what concerns more than one part."""
+        _at_least(8, mels=self.mels)
+        if self.encoder.dim % (2 * self.decoder.heads):
+            raise ConfigError(
+                f"model: encoder.dim {self.encoder.dim} must be a multiple of 2 x decoder.heads "
+                f"({2 * self.decoder.heads})"
+            )

@@ -1,0 +1,115 @@
+"""The recogniser: waveforms in, CTC posteriors and decoder scores out.
+
+    waveform (B, S) ─ LogMel ─ FeatureNorm ─ [SpecAugment] ─ Encoder ─┬─ CTC head ─ log-probabilities (B, T', V)
+                       (B, T, M)                         (B, T', D)   └─ Decoder ── logits (B, U, V)
+                                                                             ↑
+                                                                       tokens (B, U)
+
+Shapes: B batch, S samples, T feature frames, M mel bins, T' encoder frames, U tokens, D model dim, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from asr.features import FeatureNorm, LogMel, spec_augment
+from asr.losses import Losses, attention_loss, ctc_loss, decoder_inputs, infeasible
+from asr.model.config import ModelConfig
+from asr.model.decoder import Decoder
+from asr.model.encoder import Encoder
+from asr.tokenizer import Tokenizer
+
+
+class Batch(NamedTuple):
+    """Utterances side by side, padded with zeros."""
+
+    ids: list[str]
+    waveform: Tensor
+    """Mono samples at 16 kHz, shape (B, S), float32."""
+    lengths: Tensor
+    """Samples of each row, shape (B,), int64."""
+    tokens: Tensor
+    """Target texts, shape (B, U), int64."""
+    token_lengths: Tensor
+    """Tokens of each text, shape (B,), int64."""
+    seeds: Tensor
+    """One seed for each utterance's random augmentation, shape (B,), int64."""
+
+
+class Recognizer(nn.Module):
+    """Front end, encoder, CTC head and decoder, with the tokenizer that names their outputs.
+
+    Args:
+        config: sizes of every part.
+        tokenizer: its size is the vocabulary V.
+
+    Example:
+        >>> import torch
+        >>> from asr.model.config import DecoderConfig, EncoderConfig, ModelConfig
+        >>> from asr.tokenizer import TokenizerConfig, train_tokenizer
+        >>> tokenizer = train_tokenizer(["one two three"], TokenizerConfig(kind="char"))
+        >>> config = ModelConfig(encoder=EncoderConfig(layers=1, dim=32), decoder=DecoderConfig(layers=1))
+        >>> model = Recognizer(config, tokenizer).eval()
+        >>> waveform, lengths = torch.randn(2, 16_000), torch.tensor([16_000, 8_000])  # one second and a half
+        >>> encoder_out, frames = model.encode(waveform, lengths)
+        >>> encoder_out.shape, frames.tolist()
+        (torch.Size([2, 26, 32]), [26, 13])
+        >>> model.ctc_log_probs(encoder_out).shape == (2, 26, len(tokenizer))
+        True
+    """
+
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.log_mel = LogMel(config.mels)
+        self.norm = FeatureNorm(config.mels)
+        self.encoder = Encoder(config.mels, config.encoder)
+        self.ctc_head = nn.Linear(config.encoder.dim, len(tokenizer))
+        self.decoder = Decoder(len(tokenizer), config.encoder.dim, config.decoder)
+
+    def encode(self, waveform: Tensor, lengths: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Listen.
+
+        Args:
+            waveform: mono samples at 16 kHz, shape (B, S), float32, zero in the padding.
+            lengths: samples of each row, shape (B,).
+            seeds: draw SpecAugment masks from these, shape (B,); None for none.
+
+        Returns:
+            encoder_out of shape (B, T', D) and lengths in encoder frames (B,).
+        """
+        features, frames = self.log_mel(waveform, lengths)
+        features = self.norm(features, frames)
+        if seeds is not None:
+            features = spec_augment(features, frames, seeds, self.config.spec_augment)
+        return self.encoder(features, frames)
+
+    def ctc_log_probs(self, encoder_out: Tensor) -> Tensor:
+        """Give each encoder frame's log-probabilities: (B, T', D) to (B, T', V), float32."""
+        return self.ctc_head(encoder_out).float().log_softmax(dim=-1)
+
+    def loss(self, batch: Batch) -> Losses:
+        """Compare both heads with the transcripts; SpecAugment is on while training.
+
+        Args:
+            batch: utterances and their texts.
+
+        Returns:
+            Sums over the batch.
+        """
+        encoder_out, frames = self.encode(batch.waveform, batch.lengths, batch.seeds if self.training else None)
+        tokens, lengths = batch.tokens, batch.token_lengths
+        ctc = ctc_loss(self.ctc_log_probs(encoder_out), frames, tokens, lengths)
+        logits = self.decoder(decoder_inputs(tokens), encoder_out, frames)
+        attention = attention_loss(logits, tokens, lengths, self.config.loss.label_smoothing)
+        weight = self.config.loss.ctc_weight
+        return Losses(
+            total=weight * ctc + (1 - weight) * attention,
+            ctc=ctc.detach(),
+            attention=attention.detach(),
+            tokens=lengths.sum(),
+            infeasible=infeasible(frames, tokens, lengths).sum(),
+        )

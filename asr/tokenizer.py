@@ -1,0 +1,114 @@
+"""Text to token ids and back: SentencePiece subwords or characters, carried inside the checkpoint as bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import sentencepiece
+
+from asr.errors import CheckpointError, ConfigError, DataError
+from asr.normalize import get_normalizer
+
+BLANK = 0  # CTC's "nothing here"
+UNKNOWN = 1
+START = 2  # the decoder's first input
+END = 3  # the decoder's last output
+SPECIALS = 4  # ids below this are never text
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How text becomes tokens."""
+
+    kind: str = "unigram"
+    """`unigram` or `bpe` subwords (Kudo and Richardson 2018, arXiv:1808.06226), or `char`."""
+    vocabulary: int = 500
+    """Tokens wanted, specials included; fewer are made when the text is too small. Ignored by `char`."""
+    normalizer: str = "basic"
+    """Normaliser applied to transcripts before they become tokens; see `asr.normalize`."""
+
+    def __post_init__(self) -> None:
+        """Check the kind, the size and the normaliser's name."""
+        if self.kind not in ("unigram", "bpe", "char"):
+            raise ConfigError(f"tokenizer.kind must be unigram, bpe or char, got {self.kind!r}")
+        if self.vocabulary <= SPECIALS:
+            raise ConfigError(f"tokenizer.vocabulary must be over {SPECIALS}, got {self.vocabulary}")
+        get_normalizer(self.normalizer)
+
+
+class Tokenizer:
+    """A SentencePiece model and the normaliser that its texts went through.
+
+    Args:
+        model: the serialised SentencePiece model.
+        normalizer: name of the normaliser.
+
+    Raises:
+        CheckpointError: the bytes are no SentencePiece model with this package's special tokens.
+    """
+
+    def __init__(self, model: bytes, normalizer: str = "basic") -> None:
+        self.model = model
+        self.normalizer = get_normalizer(normalizer)
+        try:
+            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise CheckpointError("the tokenizer is not a SentencePiece model: train the model again") from error
+        specials = (self._pieces.pad_id(), self._pieces.unk_id(), self._pieces.bos_id(), self._pieces.eos_id())
+        if specials != (BLANK, UNKNOWN, START, END):
+            raise CheckpointError(f"the tokenizer's special tokens are {specials}, not (0, 1, 2, 3)")
+
+    def __len__(self) -> int:
+        """Count the tokens, specials included."""
+        return self._pieces.get_piece_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Normalise a text and return its token ids, without start and end."""
+        return self._pieces.encode(self.normalizer(text))
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Turn token ids back into text; special tokens leave no trace."""
+        return self._pieces.decode([token for token in tokens if token >= SPECIALS])
+
+    def piece(self, token: int) -> str:
+        """Return one token as it is written in the vocabulary; a word's start is marked by U+2581."""
+        return self._pieces.id_to_piece(token)
+
+
+def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
+    """Learn a vocabulary from transcripts.
+
+    Args:
+        texts: transcripts of the training data.
+        config: kind and size.
+
+    Returns:
+        The tokenizer; the same texts give the same one.
+
+    Raises:
+        DataError: there is no text to learn from.
+    """
+    normalizer = get_normalizer(config.normalizer)
+    sentences = [sentence for sentence in map(normalizer, texts) if sentence]
+    if not sentences:
+        raise DataError("no text to learn a tokenizer from: every transcript is empty after normalisation")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=model,
+        model_type=config.kind,
+        vocab_size=config.vocabulary,
+        hard_vocab_limit=False,  # a small corpus gets a smaller vocabulary, not an error
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        pad_id=BLANK,
+        pad_piece="<blank>",
+        unk_id=UNKNOWN,
+        bos_id=START,
+        eos_id=END,
+        num_threads=1,  # more threads would make the order of ties, and so the vocabulary, a matter of luck
+        minloglevel=2,
+    )
+    return Tokenizer(model.getvalue(), config.normalizer)
