@@ -46,7 +46,9 @@ def plan_epoch(
     draw = np.random.default_rng([seed, epoch])
     blurred = durations * (1 + LENGTH_JITTER * draw.uniform(-1, 1, len(durations)))
     batches = _pack(np.argsort(blurred, kind="stable"), durations, budget)
-    draw.shuffle(batches)  # type: ignore[arg-type]
+    if epoch > 0:
+        # The first epoch stays sorted, short to long: short texts teach CTC to align ("SortaGrad", Amodei et al. 2016).
+        draw.shuffle(batches)  # type: ignore[arg-type]
     _even_out(batches, ranks)
     return [batches[rank::ranks] for rank in range(ranks)]
 
@@ -71,8 +73,8 @@ def _pack(order: NDArray[np.int64], durations: NDArray[np.float64], budget: floa
 
 
 def _even_out(batches: list[NDArray[np.int64]], ranks: int) -> None:
-    """Split the largest batches in two until their number divides among the ranks; nothing is dropped or repeated."""
+    """Halve the largest batches where they stand until their number divides among the ranks; the rows keep their order."""
     while len(batches) % ranks:
         largest = max(range(len(batches)), key=lambda index: len(batches[index]))
-        rows = batches.pop(largest)
-        batches += [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+        rows = batches[largest]
+        batches[largest : largest + 1] = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]

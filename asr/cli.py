@@ -67,7 +67,7 @@ def transcribe(
                 if output_dir:
                     writers.write(transcript, output_dir, format, stem)
                 else:
-                    sys.stdout.write(writers.render(transcript, format))
+                    sys.stdout.write(writers.FORMATS[format](transcript))
                     sys.stdout.flush()
             except AsrError as error:
                 failed += 1

@@ -11,9 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -71,6 +68,10 @@ def compose(schema: type[Schema], name: str, overrides: Sequence[str] = ()) -> S
     Raises:
         ConfigError: no such file, or a key or value is wrong.
     """
+    import hydra  # only training composes; checkpoints are read without it
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+
     conf = resource("conf")
     own = Path(name)
     if own.suffix in (".yaml", ".yml"):
@@ -126,7 +127,7 @@ def _check_overrides(overrides: Sequence[str], keys: list[str], groups: list[str
 def _explain(error: Exception, keys: list[str]) -> str:
     """Shorten a library's message to one line, and add what was probably meant."""
     cause: BaseException = error
-    while isinstance(cause.__cause__, (HydraException, OmegaConfBaseException)):
+    while cause.__cause__ is not None:
         cause = cause.__cause__
     message = str(cause).strip()
     found = re.search(r"full_key: (\S+)", message)

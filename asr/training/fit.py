@@ -116,7 +116,10 @@ def _trainer(config: TrainConfig, run: Path, export: ExportBest) -> lightning.Tr
         callbacks.append(EMAWeightAveraging(decay=training.average_decay))
     callbacks += [
         export,
-        ModelCheckpoint(run / "checkpoints", "best", monitor="valid/wer", save_last=True, save_on_train_epoch_end=False),
+        # The latest state after every validation; Lightning's own `save_last` would wait for a better score.
+        ModelCheckpoint(
+            run / "checkpoints", "last", save_on_train_epoch_end=False, enable_version_counter=False, save_top_k=1
+        ),
         RichProgressBar(leave=True),
     ]
     loggers: list[Logger] = [CSVLogger(run, name="", version=""), TensorBoardLogger(run, name="tensorboard", version="")]

@@ -1,0 +1,1 @@
+"""Word error rate: scoring texts, and running a model over a manifest."""

@@ -1,0 +1,68 @@
+"""Text normalisers: what both sides go through before words are compared or become tokens.
+
+Each has a name, a version and a hash of its rules, and every word error rate is reported with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asr.config import suggest
+from asr.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """A named, versioned way of writing a text."""
+
+    name: str
+    version: str
+    rules: Callable[[str], str]
+
+    def __call__(self, text: str) -> str:
+        """Normalise one text."""
+        return self.rules(text)
+
+    @property
+    def hash(self) -> str:
+        """First 12 hexadecimal digits of SHA-256 over name, version and source, so that an edit shows."""
+        definition = f"{self.name}\n{self.version}\n{inspect.getsource(self.rules)}"
+        return hashlib.sha256(definition.encode()).hexdigest()[:12]
+
+
+def _none(text: str) -> str:
+    return text.strip()
+
+
+def _basic(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text).lower()
+    text = text.replace("\u2019", "'").replace("\u2018", "'").replace("&", " and ")
+    text = re.sub(r"(?<![^\W_])'|'(?![^\W_])", " ", text)  # apostrophes stay inside words only
+    text = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    return " ".join(text.split())
+
+
+_NORMALIZERS = {
+    "none": Normalizer("none", "1", _none),
+    "basic": Normalizer("basic", "1", _basic),
+}
+
+
+def get_normalizer(name: str) -> Normalizer:
+    """Find a normaliser.
+
+    Args:
+        name: `none` leaves a text alone but for the blanks around it; `basic` applies Unicode NFKC, lower case, and
+            drops punctuation except apostrophes inside words. Letters and digits of every script stay.
+
+    Raises:
+        ConfigError: there is no normaliser of that name.
+    """
+    if name not in _NORMALIZERS:
+        raise ConfigError(f"no normaliser {name!r}{suggest(name, list(_NORMALIZERS))}")
+    return _NORMALIZERS[name]

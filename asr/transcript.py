@@ -1,0 +1,85 @@
+"""What a transcription is: segments of text with their times, and an account of every second of the audio."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word and when it was said."""
+
+    text: str
+    start: float
+    """Seconds from the start of the file."""
+    end: float
+    """Seconds from the start of the file."""
+    confidence: float
+    """How sure the model is, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch that was decoded in one piece."""
+
+    text: str
+    start: float
+    """Seconds from the start of the file."""
+    end: float
+    """Seconds from the start of the file."""
+    tokens: tuple[int, ...]
+    """Token ids of the text."""
+    score: float
+    """Log-probability of the text, as the search ranked it."""
+    fallback: str | None = None
+    """`ctc` where the decoder ran away and the CTC text was taken."""
+    words: tuple[Word, ...] = ()
+    """The words with their times, where they were asked for."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """What became of a stretch of audio."""
+
+    start: float
+    """Seconds from the start of the file."""
+    end: float
+    """Seconds from the start of the file."""
+    kind: str
+    """`decoded`, `non_speech` (silent, not decoded) or `failed`."""
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of one recording."""
+
+    source: str
+    """The file, as it was named."""
+    duration: float
+    """Seconds."""
+    segments: tuple[Segment, ...]
+    """The texts in order; stretches without words have none."""
+    spans: tuple[Span, ...]
+    """Every second of the file, in order and without gaps."""
+    model: str
+    """Name of the model that listened."""
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return " ".join(segment.text for segment in self.segments if segment.text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values with `text` first; times and scores are rounded to thousandths."""
+        return {"text": self.text} | _rounded(asdict(self))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value

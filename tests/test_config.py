@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asr.config import build, compose, resource
+from asr.errors import ConfigError
+from asr.model.config import ModelConfig
+from asr.training.config import TrainConfig
+
+
+def test_yaml_overrides_the_dataclass_and_arguments_override_yaml():
+    config = compose(TrainConfig, "mini_librispeech", ["model.encoder.layers=3", "decoding=attention"])
+    assert config.model.encoder.layers == 3
+    assert config.model.encoder.dim == 144
+    assert config.decoding.mode == "attention"
+    assert config.model.loss.label_smoothing == ModelConfig().loss.label_smoothing
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("modle.encoder.layers=3", "did you mean 'model.encoder.layers'"),
+        ("model.encoder.layers=many", "model.encoder.layers: Value 'many'"),
+        ("model.encoder.kernel=4", "kernel must be odd"),
+        ("decoding=attenton", "decoding/attenton"),
+        ("data.train", "write key=value"),
+    ],
+)
+def test_a_wrong_override_is_one_line(override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        compose(TrainConfig, "mini_librispeech", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_ones_own_may_use_the_shipped_parts(tmp_path: Path):
+    own = tmp_path / "own.yaml"
+    own.write_text("defaults: [/schema, {/model: conformer_xs}, _self_]\nrun: elsewhere\n")
+    assert compose(TrainConfig, str(own)).model.encoder.subsampling == 8
+    own.write_text("defaults: [/schema, _self_]\ndata: {trian: [a]}\n")
+    with pytest.raises(ConfigError, match="did you mean 'data.train'"):
+        compose(TrainConfig, str(own))
+
+
+def test_a_missing_configuration_is_one_line():
+    with pytest.raises(ConfigError, match="did you mean 'mini_librispeech'"):
+        compose(TrainConfig, "mini_libri")
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        compose(TrainConfig, "nowhere.yaml")
+
+
+def test_build_names_the_unknown_key():
+    with pytest.raises(ConfigError, match="here: unknown configuration key 'encoder.layer'; did you mean 'encoder.layers'"):
+        build(ModelConfig, {"encoder": {"layer": 3}}, "here")
+
+
+def test_resources_are_there():
+    assert (resource("conf") / "recipe" / "mini_librispeech.yaml").is_file()
