@@ -1,28 +1,43 @@
 """Audio files to samples: any format, any rate, any channels, in blocks, so that memory does not grow with duration.
 
-soundfile reads wav, flac, ogg, opus and mp3; PyAV reads what it cannot: m4a, mp4, webm, mov, amr, video soundtracks.
+soundfile reads wav, flac, ogg, opus and mp3 and can seek in them; PyAV reads what it cannot: m4a, mp4, webm, mov, amr,
+the sound of videos, and files whose header does not know their length. Neither needs an ffmpeg program.
+
+Half a file must never pass for a whole one, so truncation is an error wherever the format lets it be seen. It cannot be
+seen in mp3 and other bare packet streams without a length header, nor in a PCM file with a placeholder for its length.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import closing
+import os
+import re
+import stat
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
 import soundfile
 import soxr
+from av.container import InputContainer
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from asr.errors import AudioError
 
 SAMPLE_RATE = 16_000  # Hz: what every model here listens to
-BLOCK = 1 << 18  # frames read at once: a few seconds, a megabyte or two
-# Lossy formats state their length only roughly; a file that ends this far before it should is truncated.
-MISSING_SECONDS = 0.5
+BLOCK = 1 << 18  # samples of all channels read at once: a few seconds, a megabyte
+MISSING_SECONDS = 0.5  # headers of lossy formats are inexact; a file that ends this far early is truncated
+RATES = range(1_000, 1_000_001)  # Hz; outside it a header is damaged, and resampling would fill the memory
+LOUDEST = 1e10  # above float samples at 32-bit integer scale; beyond it are only damage and overflow in the features
+UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for a length that is not in the header
+OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the largest page
+# How libsndfile logs the lengths in the headers of wav, aiff, au, rf64 and w64 when less than that is there.
+ANNOUNCED = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -30,9 +45,18 @@ class Audio:
     """A whole file as it was recorded."""
 
     waveform: NDArray[np.float32]
-    """Samples, shape (channels, samples), full scale is 1."""
+    """Samples, shape (channels, samples); full scale is 1, float files may go beyond it."""
     sample_rate: int
     """Hz."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    rate: int
+    seconds: float | None
+    """Length of the whole file, where the header can be trusted."""
+    blocks: Iterator[NDArray[np.float32]]
+    """Checked samples, each (frames, channels)."""
 
 
 def load(source: str | Path) -> Audio:
@@ -41,8 +65,8 @@ def load(source: str | Path) -> Audio:
     Raises:
         AudioError: the file is missing, unreadable, empty, truncated, or holds no finite audio.
     """
-    rate, blocks = _open(source, 0.0, None)
-    return Audio(np.ascontiguousarray(np.concatenate(list(blocks)).T), rate)
+    with _open(source) as file:
+        return Audio(np.ascontiguousarray(np.concatenate(list(file.blocks)).T), file.rate)
 
 
 def load_mono(source: str | Path, offset: float = 0.0, duration: float | None = None) -> NDArray[np.float32]:
@@ -51,13 +75,13 @@ def load_mono(source: str | Path, offset: float = 0.0, duration: float | None = 
     Args:
         source: the file.
         offset: where to begin, in seconds.
-        duration: how much to read, in seconds; None reads to the end.
+        duration: how much to read, in seconds; None, or more than there is, reads to the end.
 
     Returns:
         The mean of the channels, shape (samples,).
 
     Raises:
-        AudioError: as `load`.
+        AudioError: as `load`, or the file ends before the offset.
     """
     return np.concatenate(list(_mono(source, offset, duration)))
 
@@ -72,132 +96,222 @@ def stream(source: str | Path, seconds: float) -> Iterator[NDArray[np.float32]]:
     Raises:
         AudioError: as `load`, while it is read.
     """
-    size = round(seconds * SAMPLE_RATE)
+    size = max(1, round(seconds * SAMPLE_RATE))
     held: list[NDArray[np.float32]] = []
-    for block in _mono(source, 0.0, None):
-        held.append(block)
-        if sum(map(len, held)) >= size:
-            joined = np.concatenate(held)
-            whole = len(joined) // size * size
-            yield from np.split(joined[:whole], whole // size)
-            held = [joined[whole:]]
-    if rest := sum(map(len, held)):
-        yield np.concatenate(held)[:rest]
+    count = 0
+    with closing(_mono(source)) as blocks:
+        for block in blocks:
+            held.append(block)
+            count += len(block)
+            if count >= size:
+                joined = np.concatenate(held)
+                count %= size
+                whole = len(joined) - count
+                yield from np.split(joined[:whole], whole // size)
+                held = [joined[whole:].copy()]  # a view would keep all of it in memory
+    if count:
+        yield np.concatenate(held)
 
 
 def duration(source: str | Path) -> float:
-    """Tell how long a file is, in seconds; from its header where that can be trusted.
+    """Tell how long a file is, in seconds: from its header where that can be trusted, else by decoding it.
 
     Raises:
         AudioError: as `load`.
     """
-    _check_file(source)
-    try:
-        info = soundfile.info(str(source))
-    except soundfile.LibsndfileError:
-        rate, blocks = _open(source, 0.0, None)
-        return sum(len(block) for block in blocks) / rate
-    if info.frames <= 0:
-        raise AudioError(f"{source}: holds no audio samples")
-    return info.frames / info.samplerate
+    with _open(source) as file:
+        return sum(map(len, file.blocks)) / file.rate if file.seconds is None else file.seconds
 
 
-def _mono(source: str | Path, offset: float, seconds: float | None) -> Iterator[NDArray[np.float32]]:
-    rate, blocks = _open(source, offset, seconds)
-    mono = (block.mean(axis=1) if block.shape[1] > 1 else block[:, 0] for block in blocks)
-    if rate == SAMPLE_RATE:
-        yield from mono
-        return
-    # soxr keeps its state between blocks, so a stream is resampled exactly as the whole file would be.
-    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-    for block in mono:
-        yield resampler.resample_chunk(block)
-    yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+def _mono(
+    source: str | Path, offset: float = 0.0, seconds: float | None = None
+) -> Generator[NDArray[np.float32], None, None]:
+    with _open(source, offset, seconds) as file:
+        mono = (block[:, 0] if block.shape[1] == 1 else block.mean(axis=1) for block in file.blocks)
+        if file.rate == SAMPLE_RATE:
+            yield from mono
+            return
+        # soxr keeps its state between blocks, so a stream is resampled exactly as the whole file would be.
+        resampler = soxr.ResampleStream(file.rate, SAMPLE_RATE, 1, dtype="float32")
+        count = 0
+        for block in mono:
+            resampled = resampler.resample_chunk(block)
+            count += len(resampled)
+            yield resampled
+        tail = resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+        if not count + len(tail):
+            raise AudioError(f"{source}: is too short to hold a sample at {SAMPLE_RATE} Hz: leave it out")
+        yield tail
 
 
-def _open(
-    source: str | Path, offset: float, seconds: float | None
-) -> tuple[int, Iterator[NDArray[np.float32]]]:
-    """Open a file; gives its rate and an iterator of checked blocks, each (frames, channels)."""
-    _check_file(source)
-    try:
-        file = soundfile.SoundFile(str(source))
-    except soundfile.LibsndfileError:
-        container, rate = _open_av(source)
-        return rate, _checked(source, _cut(_read_av(source, container), rate, offset, seconds))
-    return file.samplerate, _checked(source, _read_soundfile(source, file, offset, seconds))
+@contextmanager
+def _open(source: str | Path, offset: float = 0.0, seconds: float | None = None) -> Iterator[_Opened]:
+    """Open a file from `offset` on; it is closed on leaving."""
+    if not (0 <= offset < math.inf and (seconds is None or 0 < seconds < math.inf)):
+        raise AudioError(f"{source}: cannot read {seconds} s from {offset} s on: correct offset and duration")
+    with ExitStack() as stack:
+        file = stack.enter_context(_open_file(source))
+        _check_last_page(source, file)
+        if (sound := _open_soundfile(file)) is not None:
+            stack.enter_context(sound)
+            _check_announced(source, sound)
+            rate, length = sound.samplerate, sound.frames / sound.samplerate
+            blocks = _read_soundfile(source, file, sound, offset, seconds)
+        else:
+            container = stack.enter_context(_open_av(source, file))
+            track = container.streams.audio[0]
+            rate = track.rate
+            ticks = track.duration if "mp4" in container.format.name else None  # other headers hold an estimate
+            length = float(ticks * track.time_base) if ticks and track.time_base else None
+            blocks = _cut(_read_av(source, container), rate, offset, seconds)
+        if rate not in RATES:
+            raise AudioError(f"{source}: is damaged: its header states a sample rate of {rate} Hz: export it again")
+        yield _Opened(rate, length, _checked(source, blocks, offset))
 
 
-def _check_file(source: str | Path) -> None:
+def _open_file(source: str | Path) -> BinaryIO:
     path = Path(source)
-    if path.is_dir():
-        raise AudioError(f"{source}: is a folder: name the audio files in it")
     try:
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise AudioError(f"{source}: is empty (0 bytes)")
-    except OSError as error:
-        raise AudioError(f"{source}: {(error.strerror or str(error)).lower()}") from error
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise AudioError(f"{source}: is a folder: name the audio files in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise AudioError(f"{source}: is a pipe or device: save the audio to a file first")
+        if not status.st_size:
+            raise AudioError(f"{source}: is empty (0 bytes): record or download it again")
+        return path.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: the name holds a null byte
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise AudioError(f"{source}: cannot be opened: {reason}: check its name and permissions") from error
 
 
-def _checked(source: str | Path, blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+def _checked(source: str | Path, blocks: Iterator[NDArray[np.float32]], offset: float) -> Iterator[NDArray[np.float32]]:
     total = 0
     for block in blocks:
-        if not np.isfinite(block).all():
-            raise AudioError(f"{source}: holds samples that are not numbers (NaN or infinite): export it again")
+        if not (np.abs(block) < LOUDEST).all():  # a NaN is not below anything either
+            raise AudioError(f"{source}: holds samples that are NaN, infinite or beyond any sound: export it again")
         total += len(block)
         yield block
+    if not total and offset:
+        raise AudioError(f"{source}: ends before {offset:g} s, where reading should begin: correct the offset")
     if not total:
-        raise AudioError(f"{source}: holds no audio samples")
+        raise AudioError(f"{source}: holds no audio samples: record or export it again")
+
+
+def _open_soundfile(file: BinaryIO) -> soundfile.SoundFile | None:
+    """Open with soundfile; None where PyAV must do it: an unknown format, or a length that is not in the header."""
+    guessed = _is_mp3_of_unknown_length(file)
+    file.seek(0)
+    try:
+        sound = soundfile.SoundFile(file)
+    except (soundfile.SoundFileError, TypeError):  # TypeError: a name in .raw makes soundfile ask for the rate
+        return None
+    if 0 < sound.frames < UNKNOWN_FRAMES and not (guessed and sound.format == "MP3"):
+        return sound
+    sound.close()
+    return None
+
+
+def _is_mp3_of_unknown_length(file: BinaryIO) -> bool:
+    """Look for the header without which libsndfile guesses an mp3's length from its first frame, and cuts it there."""
+    file.seek(0)
+    start = file.read(10)
+    if start.startswith(b"ID3") and len(start) == 10:  # a tag, perhaps with a picture; 7 bits of its size in each byte
+        file.seek(sum(byte << shift for byte, shift in zip(start[6:], (21, 14, 7, 0), strict=True)), os.SEEK_CUR)
+    start += file.read(4096)
+    return not any(header in start for header in (b"Xing", b"Info"))
+
+
+def _check_last_page(source: str | Path, file: BinaryIO) -> None:
+    """Refuse an Ogg file that ends within a page; libsndfile and ffmpeg only drop that page."""
+    if file.read(4) == b"OggS":
+        file.seek(max(0, file.seek(0, os.SEEK_END) - OGG_PAGE))
+        page = (tail := file.read())[tail.rfind(b"OggS") :]
+        # The header counts the segments in its byte 26, and their lengths follow.
+        if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
+            raise _damaged(source, "its last page is cut")
+    file.seek(0)
+
+
+def _check_announced(source: str | Path, sound: soundfile.SoundFile) -> None:
+    """Refuse a PCM file that ends before its header says so; libsndfile only notes it."""
+    for announced, there in (map(int, found) for found in ANNOUNCED.findall(sound.extra_info)):
+        # Programs that write to a pipe announce about 2 or 4 GiB, which means that they do not know.
+        placeholder = announced > 1 << 30 and (announced + (1 << 16)) % (1 << 31) < 1 << 17
+        seconds = sound.frames / sound.samplerate
+        missing = seconds * (announced / max(there, 1) - 1)
+        if missing > MISSING_SECONDS and not placeholder:
+            raise _truncated(source, seconds + missing, seconds)
 
 
 def _read_soundfile(
-    source: str | Path, file: soundfile.SoundFile, offset: float, seconds: float | None
+    source: str | Path, file: BinaryIO, sound: soundfile.SoundFile, offset: float, seconds: float | None
 ) -> Iterator[NDArray[np.float32]]:
-    with file:
-        first = min(round(offset * file.samplerate), file.frames)
-        wanted = file.frames - first if seconds is None else min(round(seconds * file.samplerate), file.frames - first)
-        try:
-            if first:
-                file.seek(first)
-            left = wanted
-            while left > 0:
-                block = file.read(min(BLOCK, left), dtype="float32", always_2d=True)
-                if not len(block):
-                    break
-                left -= len(block)
-                yield block
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"{source}: is damaged or truncated: {error.error_string}") from error
-        if left > MISSING_SECONDS * file.samplerate:
-            raise AudioError(
-                f"{source}: is truncated: {wanted / file.samplerate:.1f} s announced, "
-                f"{(wanted - left) / file.samplerate:.1f} s there"
-            )
-
-
-def _open_av(source: str | Path) -> tuple[av.container.InputContainer, int]:
+    rate = sound.samplerate
+    first = min(round(offset * rate), sound.frames)
+    left = wanted = sound.frames - first if seconds is None else min(round(seconds * rate), sound.frames - first)
     try:
-        container = av.open(str(source), mode="r")
-    except (av.FFmpegError, ValueError) as error:
-        raise AudioError(f"{source}: is no audio or video file that can be read here") from error
-    if not container.streams.audio:
-        container.close()
-        raise AudioError(f"{source}: has no sound track")
-    return container, container.streams.audio[0].rate
+        if first and left:
+            sound.seek(first)
+        while left > 0:
+            block = sound.read(min(max(1, BLOCK // sound.channels), left), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            left -= len(block)
+            yield np.asarray(block, dtype=np.float32)
+    except soundfile.SoundFileError as error:
+        raise _damaged(source, str(error)) from error
+    if left > MISSING_SECONDS * rate:
+        raise _truncated(source, (first + wanted) / rate, (first + wanted - left) / rate)
+    if wanted and seconds is None and sound.format in {"MP3", "OGG", "FLAC"}:
+        # Recordings joined by `cat`: libsndfile stops after the first. An APE tag may follow a whole mp3.
+        position, tag, size = file.tell(), file.read(8), file.seek(0, os.SEEK_END)
+        if (size - position) * sound.frames > MISSING_SECONDS * rate * size and tag != b"APETAGEX":
+            raise AudioError(f"{source}: holds more than one recording: convert it to wav, or split it")
 
 
-def _read_av(source: str | Path, container: av.container.InputContainer) -> Iterator[NDArray[np.float32]]:
-    with closing(container):
-        to_float = av.AudioResampler(format="fltp")
-        try:
-            for frame in container.decode(audio=0):
-                for part in to_float.resample(frame):
-                    yield part.to_ndarray().T
-            for part in to_float.resample(None):
-                yield part.to_ndarray().T
-        except av.FFmpegError as error:
-            raise AudioError(f"{source}: is damaged or truncated: {error.strerror}") from error
+@contextmanager
+def _open_av(source: str | Path, file: BinaryIO) -> Iterator[InputContainer]:
+    file.seek(0)
+    try:
+        # A playlist can name other files and addresses; no protocol is allowed, so it opens none of them.
+        container = av.open(file, "r", metadata_errors="replace", options={"protocol_whitelist": "none"})
+    except (FFmpegError, ValueError) as error:
+        raise AudioError(f"{source}: is not audio, or damaged or truncated: play it, or convert it") from error
+    with container:
+        if not container.streams.audio:
+            raise AudioError(f"{source}: holds no sound track: name an audio file, or a video with sound")
+        if container.streams.audio[0].codec_context is None:
+            raise AudioError(f"{source}: is damaged, or its sound is in an unknown encoding: convert it to wav")
+        yield container
+
+
+def _read_av(source: str | Path, container: InputContainer) -> Iterator[NDArray[np.float32]]:
+    track = container.streams.audio[0]
+    to_float = av.AudioResampler(format="fltp", rate=track.rate)
+    ended = 0.0  # seconds; of any track, since a sound track may well end before its video
+    try:
+        for packet in container.demux():
+            if packet.pts is not None and packet.time_base is not None:
+                ended = max(ended, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            # PyAV ends with an empty packet for each track, all numbered 0: the decoder is flushed below instead.
+            if packet.size and packet.stream_index == track.index:
+                for frame in track.decode(packet):
+                    yield from _samples(to_float, frame)
+        for frame in (*track.decode(None), None):
+            yield from _samples(to_float, frame)
+    except (FFmpegError, ValueError) as error:
+        raise _damaged(source, getattr(error, "strerror", None) or str(error)) from error
+    # Other containers do not state their length: ffmpeg estimates it.
+    if container.duration and any(name in container.format.name for name in ("mp4", "matroska")):
+        announced = container.duration / av.time_base
+        if announced - ended > MISSING_SECONDS:
+            raise _truncated(source, announced, ended)
+
+
+def _samples(to_float: av.AudioResampler, frame: av.AudioFrame | None) -> Iterator[NDArray[np.float32]]:
+    for part in to_float.resample(frame):
+        yield np.asarray(part.to_ndarray().T, dtype=np.float32)
 
 
 def _cut(
@@ -214,3 +328,11 @@ def _cut(
             yield block[begin : int(end)]
         if position >= last:
             return
+
+
+def _truncated(source: str | Path, announced: float, there: float) -> AudioError:
+    return AudioError(f"{source}: is truncated: {there:.1f} s of {announced:.1f} s are there: copy or record it again")
+
+
+def _damaged(source: str | Path, reason: str) -> AudioError:
+    return AudioError(f"{source}: is damaged or truncated: {' '.join(reason.split())}: copy or record it again")

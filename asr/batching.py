@@ -73,7 +73,7 @@ def _pack(order: NDArray[np.int64], durations: NDArray[np.float64], budget: floa
 
 
 def _even_out(batches: list[NDArray[np.int64]], ranks: int) -> None:
-    """Halve the largest batches where they stand until their number divides among the ranks; the rows keep their order."""
+    """Halve the largest batches where they stand until their number divides among the ranks; rows keep their order."""
     while len(batches) % ranks:
         largest = max(range(len(batches)), key=lambda index: len(batches[index]))
         rows = batches[largest]

@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Model = Annotated[Path | None, typer.Option("--model", help="Checkpoint to use. Default: the embedded English model.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -53,7 +53,7 @@ def transcribe(
     from asr import writers
     from asr.transcriber import EMBEDDED, Transcriber
 
-    if format not in writers.FORMATS:
+    if format not in writers.FORMATS:  # before hours of work, not after
         raise ConfigError(f"--format must be one of {', '.join(writers.FORMATS)}, got {format!r}")
     transcriber = Transcriber.load(model, device, decoding)
     if model is None:
@@ -67,7 +67,7 @@ def transcribe(
                 if output_dir:
                     writers.write(transcript, output_dir, format, stem)
                 else:
-                    sys.stdout.write(writers.FORMATS[format](transcript))
+                    sys.stdout.write(writers.render(transcript, format))
                     sys.stdout.flush()
             except AsrError as error:
                 failed += 1
@@ -169,14 +169,15 @@ def main() -> None:
 
 
 def _complain(error: AsrError) -> None:
-    console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
+    console.print(f"error: {error}", style="red", markup=False)
 
 
 def _embedded_notice(path: Path) -> str:
     from asr.model.checkpoint import describe
 
     metrics = describe(path)["about"]["metrics"]
-    return f"embedded English model: {100 * metrics['wer']:.0f} % word error rate on read English; use --model for your own"
+    rate = f"{100 * metrics['wer']:.0f} % word error rate on read English"
+    return f"embedded English model, small and weak: {rate}; --model names a better one"
 
 
 def _summary(result: dict[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Configuration: dataclasses are the schema, YAML files in `conf/` and `key=value` arguments override their defaults.
+"""Configuration: dataclasses are the schema; YAML files in `conf/` and `key=value` arguments override defaults.
 
-Hydra puts the YAML files together; OmegaConf checks types. An unknown key or a bad value is a `ConfigError` of one line.
+Hydra puts the YAML files together; OmegaConf checks types. An unknown key or a bad value is a one-line `ConfigError`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import lightning
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from asr.audio import SAMPLE_RATE, load_mono
+from asr.audio import load_mono
 from asr.augment import change_speed
 from asr.batching import plan_epoch
 from asr.errors import ConfigError, DataError
@@ -155,7 +156,7 @@ class SpeechDataModule(lightning.LightningDataModule):
         self.train = _load(config.train, "data.train").filter(config.max_seconds)
         self.valid = _load(config.valid, "data.valid")
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Give the loader of this rank's share of the plan."""
         trainer = self.trainer
         ranks, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
@@ -168,7 +169,7 @@ class SpeechDataModule(lightning.LightningDataModule):
             dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
         )
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Any]:
         """Give the loader of the validation data: fixed order, nothing augmented."""
         trainer = self.trainer
         ranks, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
@@ -182,8 +183,3 @@ def _load(paths: list[str], key: str) -> Manifest:
     if not paths:
         raise DataError(f"{key} names no manifest: give one, for example {key}=[data/train.jsonl]")
     return Manifest.concatenate([Manifest.load(path) for path in paths])
-
-
-def batch_seconds(batch: Batch) -> float:
-    """Seconds of audio in a batch, padding left out."""
-    return float(batch.lengths.sum()) / SAMPLE_RATE

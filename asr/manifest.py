@@ -195,7 +195,7 @@ def _complete(table: pyarrow.Table, folder: str) -> pyarrow.Table:
     columns = {n: table[n].fill_null(0.0 if n in _NUMBERS else "") for n in _COLUMNS}
     seconds, offsets = columns["duration"].to_numpy(), columns["offset"].to_numpy()
     names, ids = columns["audio_filepath"].to_pylist(), columns["id"].to_pylist()
-    if not (names and all(names) and np.all((0 < seconds) & (seconds < np.inf) & (0 <= offsets) & (offsets < np.inf))):
+    if not (names and all(names) and np.all((seconds > 0) & (seconds < np.inf) & (offsets >= 0) & (offsets < np.inf))):
         raise pyarrow.ArrowInvalid("a value is missing or out of range")
     if not all(ids):
         ids = [known or _make_id(name, offset) for known, name, offset in zip(ids, names, offsets, strict=True)]

@@ -40,10 +40,13 @@ def _none(text: str) -> str:
 
 
 def _basic(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text).lower()
-    text = text.replace("\u2019", "'").replace("\u2018", "'").replace("&", " and ")
-    text = re.sub(r"(?<![^\W_])'|'(?![^\W_])", " ", text)  # apostrophes stay inside words only
+    text = re.sub("[\u2018\u2019\u201b\u00b4`]", "'", text)
+    # Soft hyphens, joiners, directions and emoji variants are invisible: they neither end a word nor make one.
+    text = re.sub("[\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]", "", text)
+    # Twice, because a lower-case letter may compose with an accent where its capital does not.
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower()).replace("&", " and ")
     text = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    text = re.sub(r"(?<![^\s'])'|'(?![^\s'])", " ", text)  # apostrophes stay inside words only
     return " ".join(text.split())
 
 

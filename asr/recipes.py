@@ -1,4 +1,4 @@
-"""Corpora: find the recipe of one, run it, and what recipes share - download, unpack, read durations, write manifests."""
+"""Corpora: find a recipe, run it, and what recipes share: download, unpack, read durations, write manifests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def run_prepare(corpus: str, source: Path | None, output: Path) -> list[Path]:
         raise ConfigError(f"no recipe {corpus!r}{suggest(corpus, known)} (all recipes: {', '.join(known)})")
     path = resource("recipes") / corpus / "prepare.py"
     spec = importlib.util.spec_from_file_location(f"asr_recipe_{corpus}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if source is not None and not source.exists():
@@ -81,7 +82,7 @@ def prepared(output: Path, *splits: str) -> list[Path]:
 
 
 def write_splits(output: Path, splits: Mapping[str, Sequence[Utterance]]) -> list[Path]:
-    """Write `<split>.jsonl` for each split that holds something; the last one given tells `prepared` that all is done."""
+    """Write `<split>.jsonl` for each split that holds something; the last one tells `prepared` that all is done."""
     filled = {output / f"{split}.jsonl": utterances for split, utterances in splits.items() if utterances}
     for path, utterances in filled.items():
         write_manifest(path, utterances)

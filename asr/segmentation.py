@@ -20,15 +20,20 @@ PAUSE = 0.2  # seconds over which loudness is measured when a place to cut is so
 class Chunk:
     """A stretch of audio to decode in one piece."""
 
-    start: float
-    """Seconds from the beginning of the file."""
+    first: int
+    """Samples of the file before it."""
     waveform: NDArray[np.float32]
     """Mono samples at 16 kHz, shape (S,)."""
 
     @property
-    def end(self) -> float:
+    def start(self) -> float:
         """Seconds from the beginning of the file."""
-        return self.start + len(self.waveform) / SAMPLE_RATE
+        return self.first / SAMPLE_RATE
+
+    @property
+    def end(self) -> float:
+        """Seconds from the beginning of the file; exactly the next chunk's start."""
+        return (self.first + len(self.waveform)) / SAMPLE_RATE
 
     @property
     def silent(self) -> bool:
@@ -47,15 +52,15 @@ def plan_chunks(blocks: Iterable[NDArray[np.float32]]) -> Iterator[Chunk]:
     """
     limit = int(LONGEST * SAMPLE_RATE)
     held = np.zeros(0, dtype=np.float32)
-    start = 0  # samples
+    first = 0
     for block in blocks:
         held = np.concatenate((held, block))
         while len(held) > limit:
             cut = _quietest(held[:limit])
-            yield Chunk(start / SAMPLE_RATE, held[:cut])
-            held, start = held[cut:], start + cut
+            yield Chunk(first, held[:cut])
+            held, first = held[cut:], first + cut
     if len(held):
-        yield Chunk(start / SAMPLE_RATE, held)
+        yield Chunk(first, held)
 
 
 def _quietest(waveform: NDArray[np.float32]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ class Word:
     """One word and when it was said."""
 
     text: str
+    """As it is written in the segment's text."""
     start: float
     """Seconds from the start of the file."""
     end: float
@@ -24,6 +26,7 @@ class Segment:
     """A stretch that was decoded in one piece."""
 
     text: str
+    """What was said; may be empty."""
     start: float
     """Seconds from the start of the file."""
     end: float
@@ -64,6 +67,8 @@ class Transcript:
     """Every second of the file, in order and without gaps."""
     model: str
     """Name of the model that listened."""
+    language: str | None = None
+    """Code of the language (`en`), where it is known."""
 
     @property
     def text(self) -> str:
@@ -77,7 +82,7 @@ class Transcript:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return round(value, 3)
+        return round(value, 3) if math.isfinite(value) else None  # JSON has no word for infinity
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

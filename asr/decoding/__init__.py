@@ -14,9 +14,7 @@ __all__ = ["DecodingOptions", "Hypothesis", "decode"]
 
 
 @torch.inference_mode()
-def decode(
-    model: Recognizer, encoder_out: Tensor, lengths: Tensor, options: DecodingOptions
-) -> list[list[Hypothesis]]:
+def decode(model: Recognizer, encoder_out: Tensor, lengths: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
     """Find the texts that fit the audio best.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import jiwer
 
 from asr.errors import DataError
-from asr.normalize import Normalizer, get_normalizer
+from asr.normalize import Normalizer
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,14 @@ class ErrorCounts:
         return self.hits + self.substitutions + self.deletions
 
     @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
     def rate(self) -> float:
         """Errors divided by the references' length; may exceed 1."""
-        return (self.substitutions + self.deletions + self.insertions) / self.reference_length
+        return self.errors / self.reference_length
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,7 @@ def score(pairs: Sequence[tuple[str, str]], normalizer: Normalizer) -> WerResult
     if not spoken:
         raise DataError("no reference holds a word: there is nothing to measure a word error rate against")
     empty = [hypothesis for reference, hypothesis in normal if not reference]
-    none = get_normalizer("none")
-    raw = [(none(reference), none(hypothesis)) for reference, hypothesis in pairs if none(reference)]
+    raw = [pair for pair in pairs if pair[0].strip()]
     return WerResult(
         wer=_count(jiwer.process_words, spoken),
         cer=_count(jiwer.process_characters, spoken),
@@ -103,5 +107,7 @@ def score(pairs: Sequence[tuple[str, str]], normalizer: Normalizer) -> WerResult
 
 
 def _count(process: Any, pairs: list[tuple[str, str]]) -> ErrorCounts:
-    output = process([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
+    # jiwer parts words at U+0020 only; a tab or a no-break space parts them as well.
+    references, hypotheses = ([" ".join(text.split()) for text in side] for side in zip(*pairs, strict=True))
+    output = process(references, hypotheses)
     return ErrorCounts(output.substitutions, output.deletions, output.insertions, output.hits)

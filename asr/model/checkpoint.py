@@ -1,6 +1,6 @@
 """One safetensors file holds a whole recogniser: weights, configuration, tokenizer, where it came from, how good it is.
 
-Nothing in it is executed: safetensors has no pickle. Reading needs torch and this folder only, no Lightning, no network.
+Nothing in it is executed: safetensors has no pickle. Reading needs neither Lightning nor a network.
 
     tensors    the recogniser's state, and `tokenizer` (uint8): the serialised SentencePiece model
     metadata   format, config (JSON), normalizer (its name), about (JSON: provenance and metrics)

@@ -18,8 +18,8 @@ PREFIX = "model."  # the recogniser's name inside the LightningModule
 class ExportBest(Callback):
     """Keep `model.safetensors` equal to the best validated weights.
 
-    Lightning's checkpoints hold the averaged weights under `state_dict` once its weight averaging has written there; this
-    callback must stand after it in the list.
+    Lightning's checkpoints hold the averaged weights under `state_dict` once its weight averaging has written there;
+    this callback must stand after it in the list.
 
     Args:
         path: the file to write.

@@ -1,10 +1,10 @@
 """One training run, from a configuration to `RUN/model.safetensors`.
 
-    RUN/config.yaml         the composed configuration
-    RUN/tokenizer.model     the vocabulary
-    RUN/model.safetensors   the best model so far, by validation WER
-    RUN/checkpoints/        Lightning's own, for --resume
-    RUN/metrics.csv, RUN/tensorboard/   curves
+RUN/config.yaml         the composed configuration
+RUN/tokenizer.model     the vocabulary
+RUN/model.safetensors   the best model so far, by validation WER
+RUN/checkpoints/        Lightning's own, for --resume
+RUN/metrics.csv, RUN/tensorboard/   curves
 """
 
 from __future__ import annotations
@@ -116,13 +116,16 @@ def _trainer(config: TrainConfig, run: Path, export: ExportBest) -> lightning.Tr
         callbacks.append(EMAWeightAveraging(decay=training.average_decay))
     callbacks += [
         export,
-        # The latest state after every validation; Lightning's own `save_last` would wait for a better score.
+        # The latest state after every epoch; Lightning's own `save_last` would wait for a better score.
         ModelCheckpoint(
-            run / "checkpoints", "last", save_on_train_epoch_end=False, enable_version_counter=False, save_top_k=1
+            run / "checkpoints", "last", save_on_train_epoch_end=True, enable_version_counter=False, save_top_k=1
         ),
         RichProgressBar(leave=True),
     ]
-    loggers: list[Logger] = [CSVLogger(run, name="", version=""), TensorBoardLogger(run, name="tensorboard", version="")]
+    loggers: list[Logger] = [
+        CSVLogger(run, name="", version=""),
+        TensorBoardLogger(run, name="tensorboard", version=""),
+    ]
     return lightning.Trainer(
         accelerator=training.accelerator,
         devices=training.devices,
@@ -155,7 +158,12 @@ def _provenance(config: TrainConfig, data: SpeechDataModule) -> Callable[[], dic
             "utterances": len(data.train),
             "hours": round(float(data.train.durations.sum()) / 3600, 3),
         },
-        "software": {"asr": asr.__version__, "torch": torch.__version__, "lightning": lightning.__version__, "commit": _commit()},
+        "software": {
+            "asr": asr.__version__,
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+            "commit": _commit(),
+        },
         "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU",
         "config": {key: value for key, value in asdict(config).items() if key not in ("run", "model")},
     }

@@ -13,7 +13,9 @@ from asr.training.config import OptimizerConfig
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """Make AdamW; only matrices decay, since norms, biases and embeddings have scales of their own."""
-    spared = {id(weight) for module in model.modules() if isinstance(module, nn.Embedding) for weight in [module.weight]}
+    spared = {
+        id(weight) for module in model.modules() if isinstance(module, nn.Embedding) for weight in [module.weight]
+    }
     decayed, free = [], []
     for weight in model.parameters():
         (free if weight.ndim < 2 or id(weight) in spared else decayed).append(weight)

@@ -30,8 +30,8 @@ def prepare(source: Path | None, output: Path) -> list[Path]:
     """Write train.jsonl and dev.jsonl, or the splits that a manifest.jsonl has.
 
     Args:
-        source: a folder with a .txt of the same name beside each audio file, or with one table; a table with the columns
-            path (or audio, file) and text (or sentence, transcript); or a folder with a manifest.jsonl.
+        source: a folder with a .txt of the same name beside each audio file, or with one table; a table with the
+            columns path (or audio, file) and text (or sentence, transcript); or a folder with a manifest.jsonl.
         output: folder for the manifests; the audio stays where it is.
 
     Returns:

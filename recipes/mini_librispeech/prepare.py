@@ -3,7 +3,7 @@
 asr prepare mini_librispeech --output data/mini_librispeech
 asr prepare mini_librispeech --source /corpora/LibriSpeech --output data/mini_librispeech
 
-Three speakers of train-clean-5 are held out as dev, so that the published dev-clean-2 stays a test set nobody has looked at.
+Three speakers of train-clean-5 are held out as dev, so that dev-clean-2 stays a test set nobody has looked at.
 """
 
 from __future__ import annotations
