@@ -153,8 +153,8 @@ class SpeechDataModule(lightning.LightningDataModule):
         self.config = config
         self.tokenizer = tokenizer
         self.seed = seed
-        self.train = _load(config.train, "data.train").filter(config.max_seconds)
-        self.valid = _load(config.valid, "data.valid")
+        self.train = load_manifests(config.train, "data.train").filter(config.max_seconds)
+        self.valid = load_manifests(config.valid, "data.valid")
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Give the loader of this rank's share of the plan."""
@@ -179,7 +179,16 @@ class SpeechDataModule(lightning.LightningDataModule):
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=min(1, self.config.workers))
 
 
-def _load(paths: list[str], key: str) -> Manifest:
+def load_manifests(paths: list[str], key: str) -> Manifest:
+    """Read manifests as one.
+
+    Args:
+        paths: the files.
+        key: the configuration key that named them, for the message.
+
+    Raises:
+        DataError: no file is named, or one is wrong.
+    """
     if not paths:
         raise DataError(f"{key} names no manifest: give one, for example {key}=[data/train.jsonl]")
     return Manifest.concatenate([Manifest.load(path) for path in paths])

@@ -42,7 +42,11 @@ def attention_loss(logits: Tensor, tokens: Tensor, lengths: Tensor, smoothing: f
     targets = targets.scatter(1, lengths[:, None], END)
     targets = targets.masked_fill(~length_mask(lengths + 1, targets.shape[1]), IGNORED)
     return functional.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, label_smoothing=smoothing, reduction="sum"
+        logits.float().flatten(0, 1),
+        targets.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=smoothing,
+        reduction="sum",
     )
 
 
@@ -78,4 +82,3 @@ def infeasible(frames: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
     """
     same = (tokens[:, 1:] == tokens[:, :-1]) & length_mask(lengths, tokens.shape[1])[:, 1:]
     return lengths + same.sum(dim=1) > frames
-

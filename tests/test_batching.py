@@ -46,7 +46,7 @@ def test_padding_is_small_and_the_order_changes_with_the_epoch():
 def test_the_first_epoch_goes_from_short_to_long():
     seconds = librispeech_like(2000)
     longest = [seconds[rows].max() for rows in plan_epoch(seconds, 160, 1, 0)[0]]
-    assert np.corrcoef(longest, np.arange(len(longest)))[0, 1] > 0.9
+    assert np.corrcoef(longest, np.arange(len(longest)))[0, 1] > 0.8
     longest = [seconds[rows].max() for rows in plan_epoch(seconds, 160, 1, 1)[0]]
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.3
 

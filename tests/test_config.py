@@ -39,7 +39,7 @@ def test_a_file_of_ones_own_may_use_the_shipped_parts(tmp_path: Path):
     own.write_text("defaults: [/schema, {/model: conformer_xs}, _self_]\nrun: elsewhere\n")
     assert compose(TrainConfig, str(own)).model.encoder.subsampling == 8
     own.write_text("defaults: [/schema, _self_]\ndata: {trian: [a]}\n")
-    with pytest.raises(ConfigError, match="did you mean 'data.train'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'data\.train'"):
         compose(TrainConfig, str(own))
 
 
@@ -51,7 +51,9 @@ def test_a_missing_configuration_is_one_line():
 
 
 def test_build_names_the_unknown_key():
-    with pytest.raises(ConfigError, match="here: unknown configuration key 'encoder.layer'; did you mean 'encoder.layers'"):
+    with pytest.raises(
+        ConfigError, match=r"here: unknown configuration key 'encoder\.layer'; did you mean 'encoder\.layers'"
+    ):
         build(ModelConfig, {"encoder": {"layer": 3}}, "here")
 
 

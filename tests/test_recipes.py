@@ -1,4 +1,4 @@
-"""Recipes, each on a miniature of its corpus in the corpus's own layout, from a folder and from a local stand-in server."""
+"""Recipes, each on a miniature of its corpus in its own layout, from a folder and from a local stand-in server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ REAL = list(Manifest.load(DATA / "manifest.jsonl"))
 
 def load_recipe(corpus: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(corpus, resource("recipes") / corpus / "prepare.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -62,7 +63,7 @@ def make_digits(folder: Path) -> None:
     samples, _ = soundfile.read(REAL[0].audio_filepath, dtype="float32")
     for digit in range(10):
         for speaker in ("george", "jackson"):
-            for index in (0, 4, 5, 49):
+            for index in (0, 4, 5, 44, 45, 49):
                 cut = samples[: 2 * (1600 + 80 * digit + index) : 2]
                 soundfile.write(folder / "recordings" / f"{digit}_{speaker}_{index}.wav", cut, 8000, "PCM_16")
     (folder / "README.md").write_text("digits")
@@ -152,10 +153,10 @@ def test_every_recipe_is_small_and_explained() -> None:
 
 def test_unknown_recipe_and_missing_source(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="no recipe 'mini_librispech'; did you mean 'mini_librispeech'.*spoken_digits"
+        ConfigError, match=r"no recipe 'mini_librispech'; did you mean 'mini_librispeech'.*spoken_digits"
     ):
         run_prepare("mini_librispech", None, tmp_path)
-    with pytest.raises(ConfigError, match="no recipe"):
+    with pytest.raises(ConfigError, match=r"no recipe"):
         run_prepare("../recipes/custom", None, tmp_path)
     with pytest.raises(DataError, match="absent: no such folder"):
         run_prepare("custom", tmp_path / "absent", tmp_path / "out")
@@ -252,18 +253,22 @@ def test_mini_librispeech_download(
 
 
 def check_digits(splits: dict[str, Manifest]) -> None:
-    assert {split: len(manifest) for split, manifest in splits.items()} == {"train": 40, "test": 40}
+    assert {split: len(manifest) for split, manifest in splits.items()} == {"train": 40, "dev": 40, "test": 40}
     assert {u.id.split("_")[2] for u in splits["test"]} == {"0", "4"}
-    assert {u.id.split("_")[2] for u in splits["train"]} == {"5", "49"}
-    seven = next(u for u in splits["train"] if u.id == "7_jackson_49")
+    assert {u.id.split("_")[2] for u in splits["train"]} == {"5", "44"}
+    assert {u.id.split("_")[2] for u in splits["dev"]} == {"45", "49"}
+    seven = next(u for u in splits["train"] if u.id == "7_jackson_44")
     assert (seven.text, seven.speaker) == ("seven", "jackson")
-    assert seven.duration == pytest.approx((1600 + 560 + 49) / 8000)
+    assert seven.duration == pytest.approx((1600 + 560 + 44) / 8000)
 
 
 def test_spoken_digits_from_its_own_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_digits(tmp_path / "fsdd")
     check_digits(by_split(run_prepare("spoken_digits", tmp_path / "fsdd", tmp_path / "out")))
-    run = lambda: run_prepare("spoken_digits", tmp_path / "fsdd", tmp_path / "out")
+
+    def run():
+        return run_prepare("spoken_digits", tmp_path / "fsdd", tmp_path / "out")
+
     assert_second_run_changes_nothing(run, capsys)
 
 
@@ -277,7 +282,7 @@ def test_spoken_digits_download(tmp_path: Path, server: tuple[str, type[Server]]
     with pytest.raises(DataError, match="broke off at 3000 of"):
         recipe.prepare(None, tmp_path / "out", f"{url}/heads")
     check_digits(by_split(recipe.prepare(None, tmp_path / "out", f"{url}/heads")))
-    with pytest.raises(DataError, match="nowhere/master.zip: download failed: .*404"):
+    with pytest.raises(DataError, match=r"nowhere/master\.zip: download failed: .*404"):
         recipe.prepare(None, tmp_path / "other", f"{url}/nowhere")
 
 
@@ -315,7 +320,10 @@ def test_custom_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert len(splits["dev"]) == 1
     found = {u.id: u.text for manifest in splits.values() for u in manifest}
     assert found == {f"day{n % 2}/clip{n}": utterance.text for n, utterance in enumerate(REAL[:6])}
-    run = lambda: run_prepare("custom", tmp_path / "mine", tmp_path / "out")
+
+    def run():
+        return run_prepare("custom", tmp_path / "mine", tmp_path / "out")
+
     assert_second_run_changes_nothing(run, capsys)
 
 
@@ -445,7 +453,7 @@ def test_damaged_archive_is_deleted_and_fetched_anew(tmp_path: Path, kind: str, 
     ]
     archive = tmp_path / f"a.{kind}"
     archive.write_bytes(bad)
-    with pytest.raises(DataError, match="damaged, now deleted.*run again"):
+    with pytest.raises(DataError, match=r"damaged, now deleted.*run again"):
         unpack(archive, tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == ["corpus"]
     archive.write_bytes(good)

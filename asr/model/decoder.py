@@ -6,6 +6,7 @@ Shapes: B batch, U tokens, T' encoder frames, D model dim, V vocabulary, N hypot
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +94,8 @@ class Decoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)  # tied to the output: logits start near unit variance
         self.scale = dim**0.5
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList([DecoderBlock(dim, config) for _ in range(config.layers)])
+        blocks = nn.ModuleList([DecoderBlock(dim, config) for _ in range(config.layers)])
+        self.blocks = cast("list[DecoderBlock]", blocks)  # a ModuleList tells type checkers nothing of its items
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens: Tensor, encoder_out: Tensor, lengths: Tensor) -> Tensor:

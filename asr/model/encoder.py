@@ -20,9 +20,7 @@ class FeedForward(nn.Sequential):
     """Two linear layers with swish between them, (..., D) to (..., D)."""
 
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
-        super().__init__(
-            nn.Linear(dim, hidden), nn.SiLU(), nn.Linear(hidden, dim), nn.Dropout(dropout)
-        )
+        super().__init__(nn.Linear(dim, hidden), nn.SiLU(), nn.Linear(hidden, dim), nn.Dropout(dropout))
 
 
 class SelfAttention(nn.Module):

@@ -1,8 +1,8 @@
 """Rotary positions (Su et al. 2021, arXiv:2104.09864).
 
-Each pair of a head's channels is turned by an angle that grows with the position. The dot product of a turned query and a
-turned key then depends on their distance alone, so attention becomes relative with no extra parameters and no additive
-bias, and the fused attention kernels stay usable.
+Each pair of a head's channels is turned by an angle that grows with the position. The dot product of a turned query
+and a turned key then depends on their distance alone, so attention becomes relative with no extra parameters and no
+additive bias, and the fused attention kernels stay usable.
 """
 
 from __future__ import annotations

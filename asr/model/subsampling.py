@@ -35,7 +35,9 @@ class Subsampling(nn.Module):
         super().__init__()
         halvings = factor.bit_length() - 1
         later = _halving if factor == 4 else _separable_halving
-        self.halvings = nn.ModuleList([_halving(1, channels)] + [later(channels, channels) for _ in range(halvings - 1)])
+        self.halvings = nn.ModuleList(
+            [_halving(1, channels)] + [later(channels, channels) for _ in range(halvings - 1)]
+        )
         bins = mels
         for _ in range(halvings):
             bins = (bins + 1) // 2

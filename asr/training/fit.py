@@ -25,7 +25,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 import asr
 from asr.audio import load_mono
-from asr.datamodule import SpeechDataModule
+from asr.datamodule import SpeechDataModule, load_manifests
 from asr.errors import ConfigError, DataError
 from asr.manifest import Manifest
 from asr.model import checkpoint as checkpoints
@@ -84,8 +84,7 @@ def _prepare(
     elif source:
         tokenizer = source.tokenizer
     else:
-        texts = [text for path in config.data.train for text in Manifest.load(path).texts]
-        tokenizer = train_tokenizer(texts, config.tokenizer)
+        tokenizer = train_tokenizer(load_manifests(config.data.train, "data.train").texts, config.tokenizer)
     data = SpeechDataModule(config.data, tokenizer, config.training.seed)
     if source:
         model = source.train()

@@ -7,10 +7,10 @@ import sys
 import pytest
 import safetensors.torch
 import torch
+from examples import waveforms
 
 from asr.errors import CheckpointError
 from asr.model import checkpoint
-from examples import waveforms
 
 
 def test_round_trip_is_bit_for_bit(model, tmp_path):

@@ -15,7 +15,14 @@ from asr.model.subsampling import Subsampling, subsampled_length
 def encoder(kind: str, subsampling: int) -> Encoder:
     torch.manual_seed(0)
     config = EncoderConfig(
-        kind=kind, layers=2, dim=16, heads=2, feed_forward=24, kernel=31, subsampling=subsampling, subsampling_channels=4
+        kind=kind,
+        layers=2,
+        dim=16,
+        heads=2,
+        feed_forward=24,
+        kernel=31,
+        subsampling=subsampling,
+        subsampling_channels=4,
     )
     return Encoder(20, config).eval()
 

@@ -4,10 +4,10 @@ import doctest
 
 import pytest
 import torch
+from examples import small_config, waveforms
 
 import asr.model.recognizer
 from asr.model.recognizer import Batch, Recognizer
-from examples import small_config, waveforms
 
 NAMES = ("1737-146161-0009", "3947-13262-0016", "6848-252323-0001")
 
@@ -16,7 +16,9 @@ def batch_of(model: Recognizer, names: tuple[str, ...], texts: list[str]) -> Bat
     waveform, lengths = waveforms(*names)
     tokens = [torch.tensor(model.tokenizer.encode(text)) for text in texts]
     padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
-    return Batch(list(names), waveform, lengths, padded, torch.tensor([len(t) for t in tokens]), torch.arange(len(names)))
+    return Batch(
+        list(names), waveform, lengths, padded, torch.tensor([len(t) for t in tokens]), torch.arange(len(names))
+    )
 
 
 @pytest.mark.parametrize("kind", ["conformer", "transformer"])

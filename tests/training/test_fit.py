@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from asr.config import compose, resource
 from asr.decoding import DecodingOptions
-from asr.errors import ConfigError
+from asr.errors import ConfigError, DataError
 from asr.evaluation.evaluate import evaluate
 from asr.manifest import Manifest, write_manifest
 from asr.model import checkpoint
@@ -16,7 +17,9 @@ from asr.training.fit import train
 from asr.transcriber import Transcriber
 
 RECIPES = sorted(path.stem for path in (resource("conf") / "recipe").glob("*.yaml"))
-MODELS = sorted(path.stem for path in (resource("conf") / "model").glob("*.yaml"))
+PARTS = sorted(
+    f"{path.parent.name}={path.stem}" for path in resource("conf").glob("*/*.yaml") if path.parent.name != "recipe"
+)
 
 
 @pytest.fixture
@@ -62,3 +65,65 @@ def test_eight_real_utterances_are_learnt_by_heart(eight, tmp_path):
         result = evaluate(Transcriber(model, DecodingOptions(mode=mode)), Manifest.load(eight))
         assert result["wer"] == 0.0, (mode, result["results"])
     assert about["metrics"]["wer"] == 0.0
+
+
+TINY = (
+    "model.encoder.layers=1",
+    "model.encoder.dim=16",
+    "model.encoder.feed_forward=16",
+    "model.encoder.subsampling_channels=4",
+    "model.decoder.feed_forward=16",
+    "data.batch_seconds=60",
+    "tokenizer.vocabulary=60",
+)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_shipped_configuration_takes_a_step(recipe, eight, tmp_path):
+    config = composed(recipe, eight, tmp_path / "run", *TINY, "training.epochs=1")
+    path = train(config)
+    found = checkpoint.describe(path)
+    assert found["about"]["training"]["steps"] >= 1
+    assert found["config"]["encoder"]["layers"] == 1
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert written["tokenizer"]["vocabulary"] == 60
+    assert str(tmp_path) not in str(found["about"])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_shipped_part_of_a_configuration_trains(part, eight, tmp_path):
+    overrides = (part, "training.epochs=1", "tokenizer.vocabulary=60", "data.batch_seconds=60")
+    assert train(composed("spoken_digits", eight, tmp_path / "run", *overrides)).is_file()
+
+
+def test_a_run_goes_on_where_it_stopped(eight, tmp_path):
+    steps = ("training.average_decay=0.9", "optimizer.warmup_steps=2", *TINY)
+    whole = train(composed("mini_librispeech", eight, tmp_path / "whole", *steps, "training.epochs=4"))
+    half = tmp_path / "half"
+    train(composed("mini_librispeech", eight, half, *steps, "training.epochs=2"))
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(composed("mini_librispeech", eight, half, *steps, "training.epochs=4"))
+    train(composed("mini_librispeech", eight, half, *steps, "training.epochs=4"), resume=True)
+    last = {run: torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (half, whole.parent)}
+    assert last[half]["global_step"] == last[whole.parent]["global_step"]
+    assert last[half]["epoch"] == last[whole.parent]["epoch"] == 3
+
+
+def test_there_must_be_something_to_resume(eight, tmp_path):
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        train(composed("mini_librispeech", eight, tmp_path / "run", *TINY), resume=True)
+
+
+def test_a_new_run_can_begin_with_another_models_weights(eight, tmp_path):
+    source = train(composed("mini_librispeech", eight, tmp_path / "first", *TINY, "training.epochs=1"))
+    still = (*TINY, "training.epochs=1", "optimizer.learning_rate=1e-12", "training.average_decay=0")
+    tuned, _ = checkpoint.load(train(composed("mini_librispeech", eight, tmp_path / "second", *still), False, source))
+    original, _ = checkpoint.load(source)
+    assert tuned.tokenizer.model == original.tokenizer.model
+    for name, weight in original.state_dict().items():
+        torch.testing.assert_close(tuned.state_dict()[name], weight, atol=1e-6, rtol=0)
+
+
+def test_training_needs_data(tmp_path):
+    with pytest.raises(DataError, match=r"data\.train names no manifest"):
+        train(compose(TrainConfig, "mini_librispeech", ["data.train=[]", f"run={tmp_path}"]))

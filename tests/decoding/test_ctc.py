@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from examples import waveforms
+
+from asr.decoding import DecodingOptions, decode
+from asr.tokenizer import BLANK
+
+NAMES = ("1737-146161-0009", "3947-13262-0016", "6848-252323-0001")
+
+
+class Listens:
+    """Stands in for a recogniser: its encoder output is the posteriors themselves."""
+
+    def ctc_log_probs(self, encoder_out: torch.Tensor) -> torch.Tensor:
+        return encoder_out
+
+
+def test_best_path_is_the_most_probable_path_of_all():
+    torch.manual_seed(0)
+    for _ in range(20):
+        log_probs = torch.randn(1, 4, 3).log_softmax(-1)
+        ((best,),) = decode(Listens(), log_probs, torch.tensor([4]), DecodingOptions())  # type: ignore[arg-type]
+        paths = itertools.product(range(3), repeat=4)
+        scores = {path: sum(log_probs[0, t, token].item() for t, token in enumerate(path)) for path in paths}
+        path, score = max(scores.items(), key=lambda item: item[1])
+        assert best.tokens == tuple(token for token, _ in itertools.groupby(path) if token != BLANK)
+        assert best.score == pytest.approx(score, abs=1e-5)
+
+
+def test_a_token_has_the_probability_of_its_peak():
+    log_probs = torch.full((1, 5, 3), -9.0)
+    for frame, (token, value) in enumerate([(0, -0.1), (1, -0.5), (1, -0.2), (0, -0.1), (1, -0.3)]):
+        log_probs[0, frame, token] = value
+    ((best,),) = decode(Listens(), log_probs, torch.tensor([5]), DecodingOptions())  # type: ignore[arg-type]
+    assert best.tokens == (1, 1)
+    assert best.token_log_probs == pytest.approx((-0.2, -0.3))
+
+
+@pytest.mark.parametrize("mode", ["ctc", "attention"])
+def test_batched_equals_one_by_one(model, mode):
+    waveform, lengths = waveforms(*NAMES)
+    model.ctc_head.bias.data[BLANK] = -1.0  # an untrained model would write nothing
+    options = DecodingOptions(mode=mode)
+    batched = decode(model, *model.encode(waveform, lengths), options)
+    for row in range(3):
+        alone = decode(model, *model.encode(waveform[row : row + 1, : lengths[row]], lengths[row : row + 1]), options)
+        assert alone[0][0].tokens == batched[row][0].tokens
+        assert alone[0][0].score == pytest.approx(batched[row][0].score, abs=1e-3)
+        assert alone[0][0].fallback == batched[row][0].fallback

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from asr.errors import CheckpointError, ConfigError, DataError
+from asr.tokenizer import BLANK, END, SPECIALS, START, Tokenizer, TokenizerConfig, train_tokenizer
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "char"])
+def test_texts_survive_the_round_trip(manifest, kind):
+    tokenizer = train_tokenizer(manifest.texts, TokenizerConfig(kind=kind, vocabulary=80))
+    for text in manifest.texts:
+        tokens = tokenizer.encode(text)
+        assert min(tokens) >= SPECIALS
+        assert tokenizer.decode(tokens) == tokenizer.normalizer(text)
+        assert tokenizer.decode([START, BLANK, *tokens, END]) == tokenizer.normalizer(text)
+    again = Tokenizer(tokenizer.model)
+    assert len(again) == len(tokenizer)
+    assert again.encode(manifest.texts[0]) == tokenizer.encode(manifest.texts[0])
+    assert train_tokenizer(manifest.texts, TokenizerConfig(kind=kind, vocabulary=80)).model == tokenizer.model
+
+
+def test_characters_have_one_token_each(tokenizer):
+    assert len(tokenizer.encode("knit two")) == len("_knit_two")
+
+
+def test_an_unseen_character_is_unknown_and_vanishes_from_the_text(tokenizer):
+    assert tokenizer.decode(tokenizer.encode("knit \u65e5 two")).split() == ["knit", "two"]
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(CheckpointError, match="not a SentencePiece model"):
+        Tokenizer(b"nonsense")
+    with pytest.raises(DataError, match="no text"):
+        train_tokenizer(["", "..."], TokenizerConfig())
+    with pytest.raises(ConfigError, match="unigram, bpe or char"):
+        TokenizerConfig(kind="words")
+    with pytest.raises(ConfigError, match="did you mean 'basic'"):
+        TokenizerConfig(normalizer="basik")
