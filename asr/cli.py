@@ -105,7 +105,8 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run from its last checkpoint.")] = False,
     init_from: Annotated[
-        Path | None, typer.Option("--init-from", help="Begin a new run with this checkpoint's weights and tokenizer.")
+        Path | None,
+        typer.Option("--init-from", help="Begin a new run with this checkpoint's weights, architecture and tokenizer."),
     ] = None,
 ) -> None:
     """Train a model; it ends up in the run folder as model.safetensors."""

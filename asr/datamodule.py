@@ -153,7 +153,9 @@ class SpeechDataModule(lightning.LightningDataModule):
         self.config = config
         self.tokenizer = tokenizer
         self.seed = seed
-        self.train = load_manifests(config.train, "data.train").filter(config.max_seconds)
+        everything = load_manifests(config.train, "data.train")
+        self.train = everything.filter(config.max_seconds)
+        self.left_out = len(everything) - len(self.train)
         self.valid = load_manifests(config.valid, "data.valid")
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -6,7 +6,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from asr.datamodule import DataConfig, PlanSampler, SpeechDataset, collate, utterance_seed
+from asr.datamodule import DataConfig, PlanSampler, SpeechDataModule, SpeechDataset, collate, utterance_seed
 from asr.errors import ConfigError
 
 
@@ -53,6 +53,15 @@ def test_a_plan_can_be_entered_anywhere(manifest, tokenizer):
     assert len(sampler) == len(whole) - 2
     sampler.set_epoch(3)
     assert sampler.start == 0
+
+
+def test_long_utterances_are_left_out_of_training_and_counted(data, tokenizer, manifest):
+    path = str(data / "manifest.jsonl")
+    module = SpeechDataModule(DataConfig(train=[path], valid=[path], max_seconds=6), tokenizer, 1)
+    short = sum(utterance.duration <= 6 for utterance in manifest)
+    assert len(module.train) == short
+    assert module.left_out == len(manifest) - short > 0
+    assert len(module.valid) == len(manifest)
 
 
 @pytest.mark.parametrize("values", [{"speeds": []}, {"speeds": [3.0]}, {"batch_seconds": 0}, {"workers": -1}])

@@ -9,11 +9,12 @@ RUN/metrics.csv, RUN/tensorboard/   curves
 
 from __future__ import annotations
 
+import logging
 import platform
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,19 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 import asr
 from asr.audio import load_mono
+from asr.config import build
 from asr.datamodule import SpeechDataModule, load_manifests
 from asr.errors import ConfigError, DataError
 from asr.manifest import Manifest
 from asr.model import checkpoint as checkpoints
+from asr.model.config import ModelConfig
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import Tokenizer, train_tokenizer
 from asr.training.callbacks import ExportBest
 from asr.training.config import TrainConfig
 from asr.training.module import RecognizerModule
+
+log = logging.getLogger(__name__)
 
 STATISTICS_UTTERANCES = 300  # enough for means and deviations of 80 bins; more changes them in the third digit
 
@@ -44,7 +49,8 @@ def train(config: TrainConfig, resume: bool = False, init_from: Path | None = No
     Args:
         config: the whole run.
         resume: go on from the last checkpoint of `config.run`, with optimiser and schedule.
-        init_from: begin a new run with this checkpoint's weights and tokenizer.
+        init_from: begin a new run with this checkpoint's weights, architecture and tokenizer; `config.model` and
+            `config.tokenizer` are then not used.
 
     Returns:
         The best model's file.
@@ -79,13 +85,18 @@ def _prepare(
     """Make or find the tokenizer, the data and the model with its normalisation statistics."""
     vocabulary = run / "tokenizer.model"
     source = checkpoints.load(init_from)[0] if init_from else None
-    if resume:
-        tokenizer = Tokenizer(vocabulary.read_bytes(), config.tokenizer.normalizer)
+    if resume:  # a run keeps the architecture and the vocabulary it began with
+        begun = yaml.safe_load((run / "config.yaml").read_text())
+        config = replace(config, model=build(ModelConfig, begun["model"], f"{run}/config.yaml"))
+        tokenizer = Tokenizer(vocabulary.read_bytes(), begun["tokenizer"]["normalizer"])
     elif source:
+        config = replace(config, model=source.config)
         tokenizer = source.tokenizer
     else:
         tokenizer = train_tokenizer(load_manifests(config.data.train, "data.train").texts, config.tokenizer)
     data = SpeechDataModule(config.data, tokenizer, config.training.seed)
+    if data.left_out:
+        log.warning("%d utterances longer than %g s are left out of training", data.left_out, config.data.max_seconds)
     if source:
         model = source.train()
     else:
@@ -155,6 +166,7 @@ def _provenance(config: TrainConfig, data: SpeechDataModule) -> Callable[[], dic
         "data": {
             "manifests": ["/".join(path.parts[-2:]) for path in manifests],  # no path of the machine it was trained on
             "utterances": len(data.train),
+            "left_out": data.left_out,
             "hours": round(float(data.train.durations.sum()) / 3600, 3),
         },
         "software": {

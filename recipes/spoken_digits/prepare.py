@@ -3,8 +3,8 @@
 asr prepare spoken_digits --output data/spoken_digits
 asr prepare spoken_digits --source /corpora/free-spoken-digit-dataset --output data/spoken_digits
 
-The official split: recordings 0 to 4 of each digit and speaker are the test set. Recordings 45 to 49 are held out as dev,
-so that no model is chosen on the test set.
+The official split: recordings 0 to 4 of each digit and speaker are the test set. Recordings 45 to 49 are held out as
+dev, so that no model is chosen on the test set.
 """
 
 from __future__ import annotations
