@@ -55,6 +55,7 @@ def save(path: Path | str, model: Recognizer, about: dict[str, Any], dtype: torc
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".checkpoint-") as folder:
             save_file(state, Path(folder) / path.name, metadata)
+            os.chmod(Path(folder) / path.name, 0o644)  # safetensors makes it private; a model is to be read by others
             os.replace(Path(folder) / path.name, path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
