@@ -1,0 +1,42 @@
+"""The `asr` program: one verb for each job. It parses, calls and prints; the work is done elsewhere.
+
+Exit codes: 0 all done; 1 some input failed, the rest was done; 2 the command itself is wrong.
+The verbs are functions in the modules beside this one. They import heavy modules only when they are called, so that
+`asr --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from asr.cli.data import prepare
+from asr.cli.evaluate import evaluate
+from asr.cli.terminal import complain, console
+from asr.cli.train import info, train
+from asr.cli.transcribe import transcribe
+from asr.errors import AsrError
+
+app = typer.Typer(
+    name="asr",
+    help="Speech recognition: transcribe audio, train models, measure word error rate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (transcribe, prepare, train, evaluate, info):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Run the program; an error the user can mend is one line on standard error."""
+    try:
+        app()
+    except AsrError as error:
+        complain(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted; what was finished is kept")
+        sys.exit(130)

@@ -1,0 +1,5 @@
+"""`python -m asr.cli`."""
+
+from asr.cli import main
+
+main()

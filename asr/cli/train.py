@@ -1,0 +1,44 @@
+"""`asr train` and `asr info`: making a model, and looking at one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr.cli.terminal import console
+from asr.errors import ConfigError
+
+
+def train(
+    config: Annotated[str, typer.Option("--config", help="A file of conf/recipe, or a YAML file of your own.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to the configuration, such as training.epochs=5.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run from its last checkpoint.")] = False,
+    init_from: Annotated[
+        Path | None,
+        typer.Option("--init-from", help="Begin a new run with this checkpoint's weights, architecture and tokenizer."),
+    ] = None,
+) -> None:
+    """Train a model; it ends up in the run folder as model.safetensors."""
+    if resume and init_from:
+        raise ConfigError("--resume goes on with a run, --init-from begins a new one: choose one of them")
+    from asr.config import compose
+    from asr.training.config import TrainConfig
+    from asr.training.fit import train as run_training
+
+    composed = compose(TrainConfig, config, overrides or [])
+    console.print(f"trained: {run_training(composed, resume, init_from)}")
+
+
+def info(
+    model: Annotated[Path | None, typer.Argument(help="Checkpoint. Default: the embedded English model.")] = None,
+) -> None:
+    """Show what is in a checkpoint: sizes, tokenizer, where it came from, how good it is."""
+    from asr.model.checkpoint import describe
+    from asr.transcriber import EMBEDDED
+
+    typer.echo(json.dumps(describe(model or EMBEDDED), indent=2, ensure_ascii=False))
