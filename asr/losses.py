@@ -1,4 +1,4 @@
-"""The training objective: attention and CTC, as sums that are divided by tokens once, over all ranks.
+"""The training objective: attention, CTC and its companions, as sums that are divided by tokens once, over all ranks.
 
 Shapes: B batch, U tokens, T' encoder frames, V vocabulary.
 """
@@ -20,13 +20,18 @@ class Losses(NamedTuple):
     """Sums over a batch, each a scalar tensor; divide by `tokens` for means."""
 
     total: Tensor
-    """(1 - ctc_weight) x attention + ctc_weight x ctc."""
+    """(1 - ctc_weight) x attention + ctc_weight x (ctc, mixed with intermediate, + cr_ctc_weight x consistency)."""
     ctc: Tensor
+    """Of the last encoder layer; with two views of each utterance this and the others are means over the views."""
     attention: Tensor
     tokens: Tensor
     """Target tokens, without start and end."""
     infeasible: Tensor
     """Utterances with too few frames for their text; CTC cannot learn from them and gives them no gradient."""
+    intermediate: Tensor
+    """CTC loss of the intermediate layers, their mean; 0 without any."""
+    consistency: Tensor
+    """How far the CTC posteriors of two views are apart; 0 with one view."""
 
 
 def attention_loss(logits: Tensor, tokens: Tensor, lengths: Tensor, smoothing: float) -> Tensor:
@@ -82,3 +87,20 @@ def infeasible(frames: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
     """
     same = (tokens[:, 1:] == tokens[:, :-1]) & length_mask(lengths, tokens.shape[1])[:, 1:]
     return lengths + same.sum(dim=1) > frames
+
+
+def consistency_loss(log_probs: Tensor, frames: Tensor) -> Tensor:
+    """Divergence of two views' CTC posteriors, each drawn towards the other (Yao et al. 2024, section 3.2, CR-CTC).
+
+    Half the sum over frames of KL(sg(a) || b) + KL(sg(b) || a): no gradient flows into the side that is the target.
+
+    Args:
+        log_probs: log-probabilities of all first views, then of all second views, shape (2B, T', V), float32.
+        frames: encoder frames of each row, shape (2B,).
+
+    Returns:
+        Sum over utterances and frames, a scalar.
+    """
+    targets = log_probs.detach().roll(len(log_probs) // 2, dims=0)  # each row meets its other view
+    divergence = (targets.exp() * (targets - log_probs)).sum(dim=-1)  # (2B, T')
+    return 0.5 * (divergence * length_mask(frames, log_probs.shape[1])).sum()

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from asr.losses import attention_loss, ctc_loss, decoder_inputs, infeasible
+from asr.losses import attention_loss, consistency_loss, ctc_loss, decoder_inputs, infeasible
 from asr.tokenizer import BLANK, END, START
 
 
@@ -59,3 +59,34 @@ def test_attention_loss_equals_its_formula(smoothing):
 
 def test_decoder_inputs_begin_with_start():
     assert decoder_inputs(torch.tensor([[5, 6]])).tolist() == [[START, 5, 6]]
+
+
+def test_consistency_equals_its_formula_frame_by_frame():
+    torch.manual_seed(0)
+    log_probs = torch.randn(4, 5, 3).log_softmax(-1)  # two views of two utterances
+    frames = torch.tensor([5, 2, 5, 2])
+    expected = 0.0
+    for one, other, length in ((0, 2, 5), (1, 3, 2)):
+        for t in range(length):
+            for p, q in ((one, other), (other, one)):
+                for token in range(3):
+                    share = math.exp(log_probs[p, t, token])
+                    expected += 0.5 * share * (log_probs[p, t, token].item() - log_probs[q, t, token].item())
+    assert consistency_loss(log_probs, frames).item() == pytest.approx(expected, abs=1e-5)
+    assert expected > 0
+
+
+def test_views_that_agree_are_consistent_whatever_stands_in_the_padding():
+    log_probs = torch.randn(1, 5, 3).log_softmax(-1).repeat(2, 1, 1)
+    log_probs[1, 3:] = torch.randn(2, 3).log_softmax(-1)
+    assert consistency_loss(log_probs, torch.tensor([3, 3])).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_consistency_draws_each_view_towards_the_other_as_a_fixed_target():
+    """Without the stop-gradient, a view would also be drawn by the divergence it is the target of."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 3, requires_grad=True)
+    consistency_loss(logits.log_softmax(-1), torch.tensor([4, 4])).backward()
+    probs = logits.detach().softmax(-1)
+    # d KL(target || softmax(logits)) / d logits = softmax(logits) - target
+    torch.testing.assert_close(logits.grad, 0.5 * (probs - probs.flip(0)), atol=1e-6, rtol=1e-5)

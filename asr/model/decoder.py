@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from asr.features import length_mask
 from asr.model.attention import KeyValue, MultiHeadAttention
 from asr.model.config import DecoderConfig
-from asr.model.encoder import FeedForward
 from asr.model.rotary import rotations
+from asr.model.transformer import FeedForward
 
 
 @dataclass
@@ -41,7 +41,7 @@ class DecoderBlock(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList([nn.LayerNorm(dim) for _ in range(3)])
         self.self_attention = MultiHeadAttention(dim, config.heads)
-        self.cross_attention = MultiHeadAttention(dim, config.heads)
+        self.cross_attention = MultiHeadAttention(dim, config.heads, config.scoring)
         self.feed_forward = FeedForward(dim, config.feed_forward, config.dropout)
         self.dropout = nn.Dropout(config.dropout)
 

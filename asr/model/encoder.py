@@ -1,81 +1,32 @@
 """The encoder: every frame of audio looks at every other frame.
 
+    features (B, T, M) ─ Subsampling ─ (B, T', D) ─ block 1 ─ ... ─ block N ─ [norm] ─ encoder_out (B, T', D)
+                                      positions ──────┴────────────────┘
+
 Shapes: B batch, T feature frames, M mel bins, T' encoder frames, D model dim.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import nullcontext
+from typing import cast
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from asr.features import length_mask
-from asr.model.attention import MultiHeadAttention
+from asr.model.batch_norm import forgetful
 from asr.model.config import EncoderConfig
-from asr.model.convolution import ConvolutionModule
+from asr.model.conformer import ConformerBlock
+from asr.model.e_branchformer import EBranchformerBlock
+from asr.model.relative import sinusoids
 from asr.model.rotary import rotations
 from asr.model.subsampling import Subsampling
+from asr.model.transformer import TransformerBlock
 
-
-class FeedForward(nn.Sequential):
-    """Two linear layers with swish between them, (..., D) to (..., D)."""
-
-    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
-        super().__init__(nn.Linear(dim, hidden), nn.SiLU(), nn.Linear(hidden, dim), nn.Dropout(dropout))
-
-
-class SelfAttention(nn.Module):
-    """Attention of a sequence to itself, with rotary positions."""
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.attention = MultiHeadAttention(dim, heads)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, mask: Tensor, rotary: Tensor) -> Tensor:
-        """Attend from x (B, T', D) to the frames of x that the mask (B, T') allows."""
-        memory = self.attention.project(x, rotary)
-        out, _ = self.attention(x, memory, mask[:, None, None, :], rotary)
-        return self.dropout(out)
-
-
-class ConformerBlock(nn.Module):
-    """Half feed-forward, self-attention, convolution, half feed-forward, norm (Gulati et al. 2020, section 2.4)."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        dim, dropout = config.dim, config.dropout
-        self.norms = nn.ModuleList([nn.LayerNorm(dim) for _ in range(4)])
-        self.first_half = FeedForward(dim, config.feed_forward, dropout)
-        self.attention = SelfAttention(dim, config.heads, dropout)
-        self.convolution = ConvolutionModule(dim, config.kernel, dropout)
-        self.second_half = FeedForward(dim, config.feed_forward, dropout)
-        self.out_norm = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor, mask: Tensor, rotary: Tensor) -> Tensor:
-        """Transform x (B, T', D); mask (B, T') is True at valid frames."""
-        x = x + 0.5 * self.first_half(self.norms[0](x))
-        x = x + self.attention(self.norms[1](x), mask, rotary)
-        x = x + self.convolution(self.norms[2](x), mask)
-        x = x + 0.5 * self.second_half(self.norms[3](x))
-        return self.out_norm(x)
-
-
-class TransformerBlock(nn.Module):
-    """Pre-norm self-attention and feed-forward (Vaswani et al. 2017; norm first as in Xiong et al. 2020)."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList([nn.LayerNorm(config.dim) for _ in range(2)])
-        self.attention = SelfAttention(config.dim, config.heads, config.dropout)
-        self.feed_forward = FeedForward(config.dim, config.feed_forward, config.dropout)
-
-    def forward(self, x: Tensor, mask: Tensor, rotary: Tensor) -> Tensor:
-        """Transform x (B, T', D); mask (B, T') is True at valid frames."""
-        x = x + self.attention(self.norms[0](x), mask, rotary)
-        return x + self.feed_forward(self.norms[1](x))
-
-
-BLOCKS = {"conformer": ConformerBlock, "transformer": TransformerBlock}
+BLOCKS = {"conformer": ConformerBlock, "transformer": TransformerBlock, "e_branchformer": EBranchformerBlock}
 
 
 class Encoder(nn.Module):
@@ -93,7 +44,7 @@ class Encoder(nn.Module):
             mels, config.dim, config.subsampling, config.subsampling_channels, config.dropout
         )
         self.blocks = nn.ModuleList([BLOCKS[config.kind](config) for _ in range(config.layers)])
-        # A conformer block ends in a norm of its own; pre-norm transformer blocks leave theirs to the stack.
+        # The other blocks end in a norm of their own; pre-norm transformer blocks leave theirs to the stack.
         self.norm = nn.LayerNorm(config.dim) if config.kind == "transformer" else nn.Identity()
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,13 +57,50 @@ class Encoder(nn.Module):
         Returns:
             encoder_out of shape (B, T', D), zero in the padding, and lengths in encoder frames (B,).
         """
+        outputs, lengths = self.outputs(features, lengths)
+        return outputs[-1], lengths
+
+    def outputs(self, features: Tensor, lengths: Tensor, layers: Collection[int] = ()) -> tuple[list[Tensor], Tensor]:
+        """Encode, and give what stands after some of the blocks, too.
+
+        Args:
+            features: shape (B, T, M), zero in the padding.
+            lengths: frames of each row, shape (B,).
+            layers: blocks, counted from 1.
+
+        Returns:
+            Outputs after those blocks and, last, encoder_out, each (B, T', D), normalised and zero in the padding; and
+            lengths in encoder frames (B,).
+        """
         x, lengths = self.subsampling(features, lengths)
         mask = length_mask(lengths, x.shape[1])
-        rotary = rotations(x.shape[1], self.config.dim // self.config.heads, x.device)
+        positions = self._positions(x.shape[1], x.device)
+        outputs = []
         for depth, block in enumerate(self.blocks, start=1):
             if not self._skip(depth):
-                x = block(x, mask, rotary)
-        return self.norm(x) * mask[:, :, None], lengths
+                x = self._run(block, x, mask, positions)
+            if depth in layers:
+                outputs.append(self.norm(x) * mask[:, :, None])
+        return [*outputs, self.norm(x) * mask[:, :, None]], lengths
+
+    def _positions(self, length: int, device: torch.device) -> Tensor:
+        if self.config.positions == "relative":
+            return sinusoids(length, self.config.dim, device)
+        return rotations(length, self.config.dim // self.config.heads, device)
+
+    def _run(self, block: nn.Module, x: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """Run one block; with checkpointing only its input is kept, and the rest is computed again on the way back."""
+        if not (self.training and self.config.activation_checkpointing):
+            return block(x, mask, positions)
+        out = checkpoint(
+            block,
+            x,
+            mask,
+            positions,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), forgetful(block)),
+        )
+        return cast("Tensor", out)  # torch types it as anything
 
     def _skip(self, depth: int) -> bool:
         if not self.training or self.config.stochastic_depth == 0.0:

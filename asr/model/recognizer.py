@@ -5,6 +5,8 @@
                                                                              ↑
                                                                        tokens (B, U)
 
+In training with CR-CTC two views of each utterance go through from SpecAugment on: B is then 2B.
+
 Shapes: B batch, S samples, T feature frames, M mel bins, T' encoder frames, U tokens, D model dim, V vocabulary.
 """
 
@@ -12,10 +14,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from asr.features import FeatureNorm, LogMel, spec_augment
-from asr.losses import Losses, attention_loss, ctc_loss, decoder_inputs, infeasible
+from asr.losses import Losses, attention_loss, consistency_loss, ctc_loss, decoder_inputs, infeasible
 from asr.model.config import ModelConfig
 from asr.model.decoder import Decoder
 from asr.model.encoder import Encoder
@@ -70,22 +73,17 @@ class Recognizer(nn.Module):
         self.ctc_head = nn.Linear(config.encoder.dim, len(tokenizer))
         self.decoder = Decoder(len(tokenizer), config.encoder.dim, config.decoder)
 
-    def encode(self, waveform: Tensor, lengths: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Listen.
 
         Args:
             waveform: mono samples at 16 kHz, shape (B, S), float32, zero in the padding.
             lengths: samples of each row, shape (B,).
-            seeds: draw SpecAugment masks from these, shape (B,); None for none.
 
         Returns:
             encoder_out of shape (B, T', D) and lengths in encoder frames (B,).
         """
-        features, frames = self.log_mel(waveform, lengths)
-        features = self.norm(features, frames)
-        if seeds is not None:
-            features = spec_augment(features, frames, seeds, self.config.spec_augment)
-        return self.encoder(features, frames)
+        return self.encoder(*self._features(waveform, lengths))
 
     def ctc_log_probs(self, encoder_out: Tensor) -> Tensor:
         """Give each encoder frame's log-probabilities: (B, T', D) to (B, T', V), float32."""
@@ -94,22 +92,46 @@ class Recognizer(nn.Module):
     def loss(self, batch: Batch) -> Losses:
         """Compare both heads with the transcripts; SpecAugment is on while training.
 
+        With CR-CTC each utterance is heard twice, under different masks, in one batch of 2B rows.
+
         Args:
             batch: utterances and their texts.
 
         Returns:
             Sums over the batch.
         """
-        encoder_out, frames = self.encode(batch.waveform, batch.lengths, batch.seeds if self.training else None)
-        tokens, lengths = batch.tokens, batch.token_lengths
-        ctc = ctc_loss(self.ctc_log_probs(encoder_out), frames, tokens, lengths)
-        logits = self.decoder(decoder_inputs(tokens), encoder_out, frames)
-        attention = attention_loss(logits, tokens, lengths, self.config.loss.label_smoothing)
-        weight = self.config.loss.ctc_weight
+        options = self.config.loss
+        features, frames = self._features(batch.waveform, batch.lengths)
+        tokens, lengths, seeds, views = batch.tokens, batch.token_lengths, batch.seeds, 1
+        if self.training and options.cr_ctc_weight:
+            views, seeds = 2, torch.cat((seeds, ~seeds))
+            features, frames = features.repeat(2, 1, 1), frames.repeat(2)
+            tokens, lengths = tokens.repeat(2, 1), lengths.repeat(2)
+        if self.training:
+            features = spec_augment(features, frames, seeds, self.config.spec_augment)
+        outputs, frames = self.encoder.outputs(features, frames, options.intermediate_layers)
+        *early, posteriors = [self.ctc_log_probs(output) for output in outputs]  # (views x B, T', V) each
+        logits = self.decoder(decoder_inputs(tokens), outputs[-1], frames)  # (views x B, U + 1, V)
+
+        zero = posteriors.new_zeros(())
+        attention = attention_loss(logits, tokens, lengths, options.label_smoothing) / views
+        ctc = ctc_loss(posteriors, frames, tokens, lengths) / views
+        intermediate = sum((ctc_loss(each, frames, tokens, lengths) for each in early), zero)
+        intermediate = intermediate / (max(1, len(early)) * views)
+        consistency = consistency_loss(posteriors, frames) if views == 2 else zero
+        share = options.intermediate_weight if early else 0.0
+        listening = (1 - share) * ctc + share * intermediate + options.cr_ctc_weight * consistency
         return Losses(
-            total=weight * ctc + (1 - weight) * attention,
+            total=options.ctc_weight * listening + (1 - options.ctc_weight) * attention,
             ctc=ctc.detach(),
             attention=attention.detach(),
-            tokens=lengths.sum(),
-            infeasible=infeasible(frames, tokens, lengths).sum(),
+            tokens=batch.token_lengths.sum(),
+            infeasible=infeasible(frames, tokens, lengths).sum() // views,
+            intermediate=intermediate.detach(),
+            consistency=consistency.detach(),
         )
+
+    def _features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised log-mel features (B, T, M) and their lengths (B,)."""
+        features, frames = self.log_mel(waveform, lengths)
+        return self.norm(features, frames), frames

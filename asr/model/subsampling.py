@@ -21,7 +21,7 @@ def subsampled_length(frames: Tensor, factor: int) -> Tensor:
 
 
 class Subsampling(nn.Module):
-    """Strided convolutions, each followed by ReLU and a clearing of the padding, then a projection to the model dim.
+    """Strided convolutions, each followed by a clearing of the padding and ReLU, then a projection to the model dim.
 
     Args:
         mels: mel bins M of the features.
@@ -57,8 +57,9 @@ class Subsampling(nn.Module):
         x = features[:, None]  # (B, 1, T, M)
         for halving in self.halvings:
             lengths = subsampled_length(lengths, 2)
-            x = halving(x).relu()  # (B, C, T/2, M/2)
-            x = x * length_mask(lengths, x.shape[2])[:, None, :, None]
+            x = halving(x)  # (B, C, T/2, M/2)
+            # In place: these are the largest tensors of the model, and the convolution needs its output no more.
+            x = x.mul_(length_mask(lengths, x.shape[2])[:, None, :, None]).relu_()
         x = self.project(x.transpose(1, 2).flatten(2))  # (B, T', C x bins) -> (B, T', D)
         return self.dropout(x), lengths
 

@@ -3,31 +3,45 @@ from __future__ import annotations
 import pytest
 import torch
 
-from asr.model.attention import KeyValue, MultiHeadAttention, weigh
+from asr.model.attention import KeyValue, MultiHeadAttention, additive_score, weigh
+from asr.model.relative import RelativeAttention, rel_shift, sinusoids
 from asr.model.rotary import rotate, rotations
 
 
-def masks() -> dict[str, torch.Tensor | None]:
-    padding = torch.tensor([[True] * 7, [True] * 3 + [False] * 4])[:, None, None, :]
-    return {"none": None, "padding": padding, "causal": torch.ones(5, 7, dtype=torch.bool).tril()}
+def masks(queries: int) -> dict[str, torch.Tensor | None]:
+    """Masks over seven keys; in `nothing` the second row may see none of them."""
+    lengths = {"padding": [7, 3], "nothing": [4, 0]}
+    padded = {name: torch.arange(7) < torch.tensor(each)[:, None] for name, each in lengths.items()}
+    causal = torch.ones(queries, 7, dtype=torch.bool).tril()
+    return {"none": None, "causal": causal} | {name: mask[:, None, None, :] for name, mask in padded.items()}
 
 
-@pytest.mark.parametrize("name", ["none", "padding", "causal"])
+def gradients(attention: MultiHeadAttention, x, memory, mask, positions, explicit: bool):
+    """Output, weights, and the gradients of inputs and parameters."""
+    x, memory = x.clone().requires_grad_(), memory.clone().requires_grad_()
+    out, weights = attention(x, attention.project(memory, positions), mask, positions, return_weights=explicit)
+    assert (weights is not None) == explicit
+    wanted = [x, memory, *attention.parameters()]
+    return out, torch.autograd.grad(out.float().square().sum(), wanted)
+
+
+@pytest.mark.parametrize("name", ["none", "padding", "causal", "nothing"])
+@pytest.mark.parametrize("kind", ["cross", "rotary", "relative"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-def test_the_fused_kernel_equals_score_weigh_aggregate(name, dtype, tolerance):
+def test_the_fused_kernel_equals_score_weigh_aggregate(name, kind, dtype, tolerance):
     torch.manual_seed(0)
-    attention = MultiHeadAttention(16, 4).to(dtype)
-    x, memory = torch.randn(2, 5, 16, dtype=dtype), torch.randn(2, 7, 16, dtype=dtype)
-    outs, grads = [], []
-    for explicit in (False, True):
-        query = x.clone().requires_grad_()
-        out, weights = attention(query, attention.project(memory), masks()[name], return_weights=explicit)
-        out.float().square().sum().backward()
-        outs.append(out)
-        grads.append(query.grad)
-        assert (weights is not None) == explicit
-    torch.testing.assert_close(outs[0], outs[1], atol=tolerance, rtol=tolerance)
-    torch.testing.assert_close(grads[0], grads[1], atol=tolerance * 10, rtol=tolerance * 10)
+    queries = 5 if kind == "cross" else 7
+    attention = (RelativeAttention if kind == "relative" else MultiHeadAttention)(16, 4).to(dtype)
+    x, memory = torch.randn(2, queries, 16, dtype=dtype), torch.randn(2, 7, 16, dtype=dtype)
+    tables = {"rotary": rotations(7, 4, x.device), "relative": sinusoids(7, 16, x.device).to(dtype)}
+    inputs = (x, memory, masks(queries)[name], tables.get(kind))
+    fused, fused_gradients = gradients(attention, *inputs, explicit=False)
+    explicit, explicit_gradients = gradients(attention, *inputs, explicit=True)
+    torch.testing.assert_close(fused, explicit, atol=tolerance, rtol=tolerance)
+    for one, other in zip(fused_gradients, explicit_gradients, strict=True):
+        assert torch.isfinite(one).all()
+        scale = max(1.0, other.abs().max().item())  # rounding grows with the numbers that are summed
+        torch.testing.assert_close(one / scale, other / scale, atol=tolerance, rtol=tolerance)
 
 
 def test_it_equals_torchs_own_multi_head_attention():
@@ -44,20 +58,42 @@ def test_it_equals_torchs_own_multi_head_attention():
     torch.testing.assert_close(weights, expected_weights, atol=1e-6, rtol=1e-5)
 
 
-def test_a_row_that_may_see_nothing_gives_zeros_and_finite_gradients():
+@pytest.mark.parametrize("scoring", ["dot", "additive"])
+@pytest.mark.parametrize("explicit", [False, True])
+def test_a_row_that_may_see_nothing_gives_zeros_and_finite_gradients(scoring, explicit):
     torch.manual_seed(0)
-    attention = MultiHeadAttention(8, 2)
+    attention = MultiHeadAttention(8, 2, scoring)
     mask = torch.tensor([[True, False, False], [False, False, False]])[:, None, None, :]
-    for explicit in (False, True):
-        x = torch.randn(2, 3, 8, requires_grad=True)
-        out, weights = attention(x, attention.project(x), mask, return_weights=explicit)
-        torch.testing.assert_close(out[1], attention.out.bias.expand(3, 8))  # the context is zero, the bias remains
-        out.sum().backward()
-        assert torch.isfinite(x.grad).all()
-        if explicit:
-            assert weights is not None
-            assert weights[1].sum() == 0
-            torch.testing.assert_close(weights[0].sum(-1), torch.ones(2, 3))
+    x = torch.randn(2, 3, 8, requires_grad=True)
+    out, weights = attention(x, attention.project(x), mask, return_weights=explicit)
+    torch.testing.assert_close(out[1], attention.out.bias.expand(3, 8))  # the context is zero, the bias remains
+    out.square().sum().backward()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+    if explicit:
+        assert weights is not None
+        assert weights[1].sum() == 0
+        torch.testing.assert_close(weights[0].sum(-1), torch.ones(2, 3))
+
+
+def test_additive_scores_equal_bahdanaus_formula():
+    torch.manual_seed(0)
+    query, key, energy = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 6, 5), torch.randn(3, 5)
+    scores = additive_score(query, key, energy)
+    assert scores.shape == (2, 3, 4, 6)
+    for row, head, i, j in torch.cartesian_prod(*map(torch.arange, scores.shape)).tolist():
+        expected = sum(energy[head, c] * torch.tanh(query[row, head, i, c] + key[row, head, j, c]) for c in range(5))
+        torch.testing.assert_close(scores[row, head, i, j], torch.as_tensor(expected), atol=1e-6, rtol=1e-5)
+
+
+def test_additive_attention_learns_its_energies():
+    attention = MultiHeadAttention(8, 2, "additive")
+    x = torch.randn(1, 4, 8)
+    attention(x, attention.project(x))[0].square().sum().backward()
+    assert attention.energy is not None
+    assert attention.energy.grad is not None
+    assert attention.energy.grad.abs().sum() > 0
+    assert MultiHeadAttention(8, 2).energy is None
 
 
 def test_weights_sum_to_one():
@@ -82,6 +118,36 @@ def test_rotary_scores_depend_on_distance_alone():
 
     torch.testing.assert_close(scored(3, 1), scored(103, 101), atol=1e-4, rtol=1e-4)
     assert abs(scored(3, 1) - scored(3, 2)) > 1e-4
+
+
+@pytest.mark.parametrize("time", [1, 2, 7])
+def test_rel_shift_equals_a_gather(time):
+    x = torch.randn(2, 3, time, 2 * time - 1)
+    distance = torch.arange(time)[:, None] - torch.arange(time)  # i - j
+    columns = (time - 1 - distance).expand(2, 3, time, time)
+    torch.testing.assert_close(rel_shift(x), x.gather(-1, columns), atol=0, rtol=0)
+
+
+def test_relative_weights_equal_the_papers_formula():
+    """Equation of section 3.3, one pair of query and key at a time."""
+    torch.manual_seed(0)
+    attention = RelativeAttention(8, 2)
+    torch.nn.init.normal_(attention.content_bias)
+    torch.nn.init.normal_(attention.distance_bias)
+    x = torch.randn(1, 5, 8)
+    _, weights = attention(x, attention.project(x), None, sinusoids(5, 8, x.device), return_weights=True)
+    for head in range(2):
+        channels = slice(4 * head, 4 * head + 4)
+        scores = torch.zeros(5, 5)
+        for i in range(5):
+            for j in range(5):
+                angles = (i - j) / 10_000 ** (torch.arange(0, 8, 2) / 8)
+                distance = attention.distance(torch.cat((angles.sin(), angles.cos())))[channels]
+                query, key = attention.query(x[0, i])[channels], attention.key(x[0, j])[channels]
+                content = (query + attention.content_bias[head, 0]) @ key
+                scores[i, j] = (content + (query + attention.distance_bias[head, 0]) @ distance) / 4**0.5
+        assert weights is not None
+        torch.testing.assert_close(weights[0, head], scores.softmax(-1), atol=1e-5, rtol=1e-5)
 
 
 def test_keys_and_values_can_be_made_once_and_used_often():

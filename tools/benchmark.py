@@ -1,0 +1,29 @@
+"""Measurements that maintainers run; each is a file of `tools/benchmarks`.
+
+python tools/benchmark.py model                     # size, operations and memory of every conf/model/*.yaml
+python tools/benchmark.py model --vocabulary 5000 --seconds 30 --batch 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+COMMANDS = ("model",)
+
+
+def main() -> None:
+    """Parse the sub-command and run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for name in COMMANDS:
+        module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
+        command = commands.add_parser(name, help=module.__doc__, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()
