@@ -2,6 +2,7 @@
 
 python tools/benchmark.py model                     # size, operations and memory of every conf/model/*.yaml
 python tools/benchmark.py model --vocabulary 5000 --seconds 30 --batch 1
+python tools/benchmark.py train-step --peers FOLDER   # audio seconds trained on per second, beside other toolkits
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-COMMANDS = ("model",)
+COMMANDS = ("model", "train-step")
 
 
 def main() -> None:
@@ -18,7 +19,10 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     for name in COMMANDS:
         module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
-        command = commands.add_parser(name, help=module.__doc__, description=module.__doc__)
+        about = str(module.__doc__)
+        command = commands.add_parser(
+            name, help=about.splitlines()[0], description=about, formatter_class=parser.formatter_class
+        )
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     arguments = parser.parse_args()

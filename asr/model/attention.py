@@ -103,7 +103,7 @@ class MultiHeadAttention(nn.Module):
 
         Args:
             memory: shape (B, K, D).
-            positions: rotation of each position, shape (K, d/2, 2), or None for no positions.
+            positions: rotation of each position, shape (K, d, 2), or None for no positions.
         """
         return KeyValue(rotate(self.split(self.key(memory)), positions), self.split(self.value(memory)))
 
@@ -121,7 +121,7 @@ class MultiHeadAttention(nn.Module):
             x: queries before projection, shape (B, Q, D).
             memory: keys and values from `project`, each (B, H, K, d).
             mask: bool, broadcastable to (B, H, Q, K), True where the key may be seen.
-            positions: rotation of each query position, shape (Q, d/2, 2).
+            positions: rotation of each query position, shape (Q, d, 2).
             return_weights: take the explicit path and return its weights; otherwise the fused kernel runs.
 
         Returns:

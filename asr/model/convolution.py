@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.model.batch_norm import MaskedBatchNorm
+from asr.model.dropout import Dropout
 
 
 class DepthwiseConvolution(nn.Conv1d):
@@ -50,7 +51,7 @@ class ConvolutionModule(nn.Module):
         self.depthwise = DepthwiseConvolution(dim, kernel)
         self.norm = MaskedBatchNorm(dim) if norm == "batch" else nn.LayerNorm(dim)
         self.project = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Filter x of shape (B, T', D) over time; mask (B, T') is True at valid frames."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from asr.features import length_mask
 from asr.model.attention import KeyValue, MultiHeadAttention
 from asr.model.config import DecoderConfig
+from asr.model.dropout import Dropout
 from asr.model.rotary import rotations
 from asr.model.transformer import FeedForward
 
@@ -43,7 +44,7 @@ class DecoderBlock(nn.Module):
         self.self_attention = MultiHeadAttention(dim, config.heads)
         self.cross_attention = MultiHeadAttention(dim, config.heads, config.scoring)
         self.feed_forward = FeedForward(dim, config.feed_forward, config.dropout)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, audio: KeyValue, audio_mask: Tensor, causal: Tensor, rotary: Tensor) -> Tensor:
         """Transform all positions at once.
@@ -53,7 +54,7 @@ class DecoderBlock(nn.Module):
             audio: keys and values of the encoder's output, each (B, heads, T', head dim).
             audio_mask: shape (B, 1, 1, T').
             causal: shape (U, U), True where a position may see another.
-            rotary: rotations of the positions, shape (U, head dim / 2, 2).
+            rotary: rotations of the positions, shape (U, head dim, 2).
         """
         normal = self.norms[0](x)
         out, _ = self.self_attention(normal, self.self_attention.project(normal, rotary), causal, rotary)
@@ -93,7 +94,7 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(vocabulary, dim)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)  # tied to the output: logits start near unit variance
         self.scale = dim**0.5
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         blocks = nn.ModuleList([DecoderBlock(dim, config) for _ in range(config.layers)])
         self.blocks = cast("list[DecoderBlock]", blocks)  # a ModuleList tells type checkers nothing of its items
         self.norm = nn.LayerNorm(dim)

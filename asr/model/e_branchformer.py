@@ -15,6 +15,7 @@ from torch.nn import functional
 from asr.model.batch_norm import MaskedBatchNorm
 from asr.model.config import EncoderConfig
 from asr.model.convolution import DepthwiseConvolution
+from asr.model.dropout import Dropout
 from asr.model.transformer import FeedForward, SelfAttention
 
 
@@ -34,7 +35,7 @@ class GatedConvolution(nn.Module):
         nn.init.normal_(self.depthwise.weight, std=1e-6)
         nn.init.ones_(self.depthwise.bias)
         self.project = nn.Linear(half, config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Filter x of shape (B, T', D) over time; mask (B, T') is True at valid frames."""
@@ -56,7 +57,7 @@ class EBranchformerBlock(nn.Module):
         self.convolution = GatedConvolution(config)
         self.depthwise = DepthwiseConvolution(2 * dim, config.kernel)
         self.merge = nn.Linear(2 * dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.second_half = FeedForward(dim, config.feed_forward, dropout)
         self.out_norm = nn.LayerNorm(dim)
 

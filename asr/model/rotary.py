@@ -21,12 +21,13 @@ def rotations(length: int, head_dim: int, device: torch.device, start: int = 0) 
         start: first position.
 
     Returns:
-        Cosine and sine of each angle, shape (length, head_dim / 2, 2), float32.
+        Cosine and signed sine of each channel's angle, shape (length, head_dim, 2), float32.
     """
     positions = torch.arange(start, start + length, device=device, dtype=torch.float32)
     exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
     angles = positions[:, None] / 10_000.0**exponents  # (length, head_dim / 2)
-    return torch.stack((angles.cos(), angles.sin()), dim=-1)
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.stack((torch.cat((cosine, cosine), dim=-1), torch.cat((-sine, sine), dim=-1)), dim=-1)
 
 
 def rotate(x: Tensor, table: Tensor | None) -> Tensor:
@@ -34,7 +35,7 @@ def rotate(x: Tensor, table: Tensor | None) -> Tensor:
 
     Args:
         x: queries or keys, shape (batch, heads, time, head_dim).
-        table: rotations of shape (time, head_dim / 2, 2), or None to leave x as it is.
+        table: rotations of shape (time, head_dim, 2), or None to leave x as it is.
 
     Returns:
         A tensor like x.
@@ -42,5 +43,5 @@ def rotate(x: Tensor, table: Tensor | None) -> Tensor:
     if table is None:
         return x
     cosine, sine = table.to(x.dtype).unbind(-1)
-    left, right = x.chunk(2, dim=-1)  # channel i turns together with channel i + head_dim / 2
-    return torch.cat((left * cosine - right * sine, left * sine + right * cosine), dim=-1)
+    partner = x.roll(x.shape[-1] // 2, dims=-1)  # channel i turns together with channel i + head_dim / 2
+    return torch.addcmul(x * cosine, partner, sine)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from asr.features import length_mask
+from asr.model.dropout import Dropout
 
 
 def subsampled_length(frames: Tensor, factor: int) -> Tensor:
@@ -42,7 +43,7 @@ class Subsampling(nn.Module):
         for _ in range(halvings):
             bins = (bins + 1) // 2
         self.project = nn.Linear(channels * bins, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Shorten features.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from asr.model.attention import MultiHeadAttention
 from asr.model.config import EncoderConfig
+from asr.model.dropout import Dropout
 from asr.model.relative import RelativeAttention
 
 
@@ -16,7 +17,7 @@ class FeedForward(nn.Sequential):
     """Two linear layers with swish between them, (..., D) to (..., D)."""
 
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
-        super().__init__(nn.Linear(dim, hidden), nn.SiLU(), nn.Linear(hidden, dim), nn.Dropout(dropout))
+        super().__init__(nn.Linear(dim, hidden), nn.SiLU(), nn.Linear(hidden, dim), Dropout(dropout))
 
 
 class SelfAttention(nn.Module):
@@ -26,7 +27,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         kind = RelativeAttention if config.positions == "relative" else MultiHeadAttention
         self.attention = kind(config.dim, config.heads)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """Attend from x (B, T', D) to the frames of x that the mask (B, T') allows."""
