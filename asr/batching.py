@@ -1,54 +1,98 @@
 """The epoch plan: which utterances go together, in which order, on which rank.
 
-The plan is a pure function of the data, the budget, the seed, the epoch and the number of ranks. Nothing is drawn while
-training runs, so a position in an epoch is one integer and resuming costs nothing.
+The plan is a pure function of the data, the budget, the seed and the epoch. Nothing is drawn while training runs, so a
+position in an epoch is one integer, the number of utterances that all ranks have done, and resuming costs nothing.
+The order of utterances does not depend on the number of ranks, so another number may go on from that position.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.errors import DataError
+from asr.errors import ConfigError, DataError
 
 # Utterances are sorted by a length blurred by this much before they are packed: enough to meet other neighbours in each
-# epoch, little enough to keep padding low.
+# epoch, little enough to keep padding low. It is also the share of batches beyond the fewest that an epoch may have.
 LENGTH_JITTER = 0.05
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What one batch may cost: rows x (per_second x longest + per_second_squared x longest^2 + per_token x tokens).
+
+    The longest utterance counts, and the most tokens. With the defaults a cost is in seconds of padded audio.
+    """
+
+    limit: float
+    """The most that a batch may cost."""
+    per_second: float = 1.0
+    """Cost of a second of padded audio."""
+    per_second_squared: float = 0.0
+    """Cost that grows with the square of the length, as explicit attention weights do."""
+    per_token: float = 0.0
+    """Cost of a padded target token."""
+
+    def __post_init__(self) -> None:
+        """Refuse costs that do not grow with the batch."""
+        if min(self.per_second_squared, self.per_token) < 0 or min(self.limit, self.per_second) <= 0:
+            raise ConfigError(f"a batch budget needs a limit and a cost per second over 0, and no cost below 0: {self}")
+
+    def cost(
+        self, longest: NDArray[np.float64], rows: NDArray[np.int64] | int = 1, tokens: NDArray[np.int64] | int = 0
+    ) -> NDArray[np.float64]:
+        """Tell what batches cost.
+
+        Args:
+            longest: seconds of each batch's longest utterance.
+            rows: utterances in each batch.
+            tokens: most tokens of an utterance in each batch.
+        """
+        seconds = longest * (self.per_second + self.per_second_squared * longest)
+        return rows * (seconds + self.per_token * tokens)
+
+
 def plan_epoch(
-    durations: NDArray[np.float64], budget: float, seed: int, epoch: int, ranks: int = 1
+    durations: NDArray[np.float64],
+    budget: float | Budget,
+    seed: int,
+    epoch: int,
+    ranks: int = 1,
+    *,
+    tokens: NDArray[np.int64] | None = None,
+    heard: NDArray[np.float64] | None = None,
+    done: int = 0,
 ) -> list[list[NDArray[np.int64]]]:
-    """Plan one epoch.
+    """Plan one epoch, or what is left of it.
 
     Args:
-        durations: seconds of each utterance as it will be loaded, augmentation's longest stretch included.
-        budget: most seconds of padded audio (longest utterance x utterances) in one batch.
+        durations: most seconds that each utterance can last, augmentation's longest stretch included.
+        budget: what one batch may cost; a number is the most seconds of padded audio (longest utterance x utterances).
         seed: draws the order.
-        epoch: draws another order each epoch.
+        epoch: draws another order each epoch; the first goes from short to long.
         ranks: number of processes that train together.
+        tokens: tokens of each utterance, for a budget that counts them.
+        heard: seconds that each utterance lasts in this epoch, at most `durations`; utterances that will be equally
+            long then go together. Without it, `durations`.
+        done: utterances of the epoch that were trained on already, by any number of ranks.
 
     Returns:
-        For each rank its batches, each an array of row numbers. Every rank has equally many batches and every row is in
-        exactly one of them. Step s of rank r is batch s x ranks + r of one global order.
+        For each rank its batches, each an array of row numbers. Every rank has equally many batches and every row that
+        is not done is in exactly one of them. Step s of rank r is batch s x ranks + r of one global order. A whole
+        epoch has the same number of steps whatever the seed and the epoch.
 
     Raises:
-        DataError: there is no utterance, fewer utterances than ranks, or one is longer than the budget.
+        DataError: fewer utterances than ranks are left, or one is over the budget.
     """
-    if len(durations) < ranks or len(durations) == 0:
-        raise DataError(f"{len(durations)} utterances cannot be shared by {ranks} ranks")
-    longest = int(np.argmax(durations))
-    if durations[longest] > budget:
-        raise DataError(
-            f"utterance in row {longest} lasts {durations[longest]:.1f} s with augmentation, over the budget of "
-            f"{budget:g} s a batch: raise data.batch_seconds or lower data.max_seconds"
-        )
-    draw = np.random.default_rng([seed, epoch])
-    blurred = durations * (1 + LENGTH_JITTER * draw.uniform(-1, 1, len(durations)))
-    batches = _pack(np.argsort(blurred, kind="stable"), durations, budget)
-    if epoch > 0:
-        # The first epoch stays sorted, short to long: short texts teach CTC to align ("SortaGrad", Amodei et al. 2016).
-        draw.shuffle(batches)  # type: ignore[arg-type]
+    if len(durations) == 0:
+        raise DataError("there is no utterance to plan: the manifest is empty, or all of it was filtered out")
+    budget = budget if isinstance(budget, Budget) else Budget(budget)
+    tokens = np.zeros(len(durations), dtype=np.int64) if tokens is None else tokens
+    batches = _plan_batches(durations, durations if heard is None else heard, tokens, budget, seed, epoch)
+    batches = _drop(batches, done)
     _even_out(batches, ranks)
     return [batches[rank::ranks] for rank in range(ranks)]
 
@@ -59,22 +103,110 @@ def padding_share(durations: NDArray[np.float64], batches: list[NDArray[np.int64
     return 1 - sum(durations[rows].sum() for rows in batches) / padded
 
 
-def _pack(order: NDArray[np.int64], durations: NDArray[np.float64], budget: float) -> list[NDArray[np.int64]]:
-    """Cut an order into the fewest runs whose padded length stays within the budget."""
-    batches, start, widest = [], 0, 0.0
-    for position, duration in enumerate(durations[order].tolist()):
-        widest_with = max(widest, duration)
-        if widest_with * (position + 1 - start) > budget:
-            batches.append(order[start:position])
-            start, widest_with = position, duration
-        widest = widest_with
-    batches.append(order[start:])
-    return batches
+def neighbour_overlap(first: list[NDArray[np.int64]], second: list[NDArray[np.int64]]) -> float:
+    """Measure how little two epochs are shuffled: the share of pairs within batches that are together again, 0 to 1."""
+
+    def pairs(counts: NDArray[np.int64]) -> int:
+        return int((counts * (counts - 1) // 2).sum())
+
+    batch_of = [np.repeat(np.arange(len(plan)), [len(rows) for rows in plan]) for plan in (first, second)]
+    where = [batches[np.argsort(np.concatenate(plan))] for batches, plan in zip(batch_of, (first, second), strict=True)]
+    together = np.unique(where[0] * len(second) + where[1], return_counts=True)[1]
+    return pairs(together) / max(1, pairs(np.bincount(where[0])))
+
+
+def _plan_batches(
+    durations: NDArray[np.float64],
+    heard: NDArray[np.float64],
+    tokens: NDArray[np.int64],
+    budget: Budget,
+    seed: int,
+    epoch: int,
+) -> list[NDArray[np.int64]]:
+    """Make the batches of a whole epoch in their global order; their number hangs on durations and budget alone."""
+    draw = np.random.default_rng([seed, epoch])
+    blur = draw.uniform(-1, 1, len(durations))
+    alone = budget.cost(durations, tokens=tokens)
+    _check(durations, alone, budget)
+    fewest = len(_pack(np.argsort(alone, kind="stable"), durations, tokens, budget, budget.limit)) - 1
+    # Trainers fix the number of steps before the first epoch, so each epoch is made to have just as many.
+    count = min(len(durations), round((1 + LENGTH_JITTER) * fewest))
+    # In an epoch that is heard faster than it may be, batches a little under the budget keep the count even. Where a
+    # blurred order does not fit the count, as with a handful of utterances, a less blurred one does.
+    even = budget.limit * heard.sum() / durations.sum()
+    for jitter, limit in ((LENGTH_JITTER, even), (LENGTH_JITTER / 2, budget.limit), (0.0, budget.limit)):
+        order = np.argsort(budget.cost(heard * (1 + jitter * blur), tokens=tokens), kind="stable")
+        edges = _pack(order, heard, tokens, budget, limit)
+        if len(edges) - 1 <= count:
+            break
+    batches = [order[start:end] for start, end in pairwise(_split(edges, count).tolist())]
+    # The first epoch stays sorted, short to long: short texts teach CTC to align ("SortaGrad", Amodei et al. 2016).
+    return batches if epoch == 0 else [batches[index] for index in draw.permutation(len(batches))]
+
+
+def _check(durations: NDArray[np.float64], alone: NDArray[np.float64], budget: Budget) -> None:
+    worst = int(np.argmax(alone))
+    if alone[worst] > budget.limit:
+        raise DataError(
+            f"utterance in row {worst} lasts {durations[worst]:.1f} s with augmentation, over the budget of "
+            f"{budget.limit:g} s a batch: raise data.batch_seconds or lower data.max_seconds"
+            if budget == Budget(budget.limit)
+            else f"utterance in row {worst} ({durations[worst]:.1f} s with augmentation) alone costs "
+            f"{alone[worst] / budget.limit:.2f} times the budget of a batch: lower data.max_seconds"
+        )
+
+
+def _pack(
+    order: NDArray[np.int64], durations: NDArray[np.float64], tokens: NDArray[np.int64], budget: Budget, limit: float
+) -> NDArray[np.int64]:
+    """Cut an order into the fewest runs that cost no more than the limit; give the runs' edges, 0 and the end too.
+
+    The costs of the longest utterance and of the most tokens add up, so that a plain loop over numbers is enough: it
+    takes a quarter of a second for a million rows, less than array operations that find all runs at once.
+    """
+    seconds = budget.cost(durations)
+    edges, start, longest, most = [0], 0, 0.0, 0.0
+    costs = zip(seconds[order].tolist(), (budget.per_token * tokens[order]).tolist(), strict=True)
+    for position, (length, text) in enumerate(costs):
+        longest = length if length > longest else longest
+        most = text if text > most else most
+        if (longest + most) * (position + 1 - start) > limit and position > start:
+            edges.append(position)
+            start, longest, most = position, length, text
+    return np.array([*edges, len(order)])
+
+
+def _split(edges: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Halve the largest runs until there are `count`."""
+    while (missing := count + 1 - len(edges)) > 0:
+        sizes = np.diff(edges)
+        largest = np.argsort(-sizes, kind="stable")[: min(missing, np.count_nonzero(sizes > 1))]
+        edges = np.sort(np.append(edges, edges[largest] + sizes[largest] // 2))
+    return edges
+
+
+def _drop(batches: list[NDArray[np.int64]], done: int) -> list[NDArray[np.int64]]:
+    """Leave out the first `done` utterances; a batch may be left in part, where other ranks had cut it."""
+    if not done:
+        return batches
+    ends = np.cumsum([len(rows) for rows in batches])
+    first = int(np.searchsorted(ends, done, side="right"))
+    if first == len(batches):
+        return []
+    return [batches[first][done - int(ends[first]) :], *batches[first + 1 :]]
 
 
 def _even_out(batches: list[NDArray[np.int64]], ranks: int) -> None:
-    """Halve the largest batches where they stand until their number divides among the ranks; rows keep their order."""
-    while len(batches) % ranks:
-        largest = max(range(len(batches)), key=lambda index: len(batches[index]))
-        rows = batches[largest]
-        batches[largest : largest + 1] = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+    """Cut the last batches finer until their number divides among the ranks; utterances keep their order.
+
+    Only the end changes, and in the same way from wherever the epoch is entered.
+    """
+    missing, index = -len(batches) % ranks, len(batches)
+    while missing:
+        index -= 1
+        if index < 0:
+            left = sum(map(len, batches))
+            raise DataError(f"{left} utterances cannot be shared by {ranks} ranks: train on {left} devices or fewer")
+        parts = min(missing + 1, len(batches[index]))
+        batches[index : index + 1] = np.array_split(batches[index], parts)
+        missing -= parts - 1

@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -86,6 +86,7 @@ def compose(schema: type[Schema], name: str, overrides: Sequence[str] = ()) -> S
         folder, entry, search = conf, f"recipe/{name}", []
     node = _unlocked(schema)
     _check_overrides(overrides, _keys(node), [path.name for path in conf.iterdir() if path.is_dir()])
+    overrides = [change for override in overrides for change in _expand(override, conf)]
     ConfigStore.instance().store(name="schema", node=node)
     try:
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
@@ -122,6 +123,22 @@ def _check_overrides(overrides: Sequence[str], keys: list[str], groups: list[str
             raise ConfigError(f"{override!r} is no override: write key=value")
         if key not in keys and key not in groups:
             raise ConfigError(f"unknown configuration key {key!r}{suggest(key, keys)}")
+
+
+def _expand(override: str, conf: Path) -> list[str]:
+    """Turn `debug=name` into the changes of conf/debug/name.yaml; any other override stays what it is.
+
+    Hydra could only do so for a group that the recipe's own defaults list names.
+    """
+    group, _, name = override.partition("=")
+    if group != "debug":
+        return [override]
+    known = [path.stem for path in (conf / "debug").glob("*.yaml")]
+    if name not in known:
+        raise ConfigError(f"no debug mode {name!r}{suggest(name, known)}")
+    node = cast("DictConfig", OmegaConf.load(conf / "debug" / f"{name}.yaml"))
+    values = {key: OmegaConf.select(node, key) for key in _keys(node)}
+    return [f"{key}={value}" for key, value in values.items() if not OmegaConf.is_dict(value)]
 
 
 def _explain(error: Exception, keys: list[str]) -> str:

@@ -1,28 +1,35 @@
 """Manifests to batches: reading, augmenting and padding utterances for training.
 
 Every random draw for an utterance comes from (seed, epoch, id), so the number of workers and a restart change nothing.
+The whole state of the data in mid-epoch is two integers: the epoch, and how many of its utterances were trained on.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from asr.audio import load_mono
-from asr.augment import change_speed
-from asr.batching import plan_epoch
+from asr.augment import AugmentConfig, Augmenter, change_speed
+from asr.batching import Budget, plan_epoch
 from asr.errors import ConfigError, DataError
 from asr.manifest import Manifest
 from asr.model.recognizer import Batch
 from asr.tokenizer import Tokenizer
+
+MOST_WORKERS = 256  # on one rank; each has a row of counters
+ENOUGH = 20  # utterances after which an augmentation that has not fired yet is taken for broken
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class DataConfig:
     """Longer utterances are left out of training, and counted."""
     speeds: list[float] = field(default_factory=lambda: [0.9, 1.0, 1.1])
     """Each utterance is heard at one of these speeds, drawn anew each epoch (Ko et al. 2015)."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Rooms, noises and channels; see `asr.augment`."""
     workers: int = 2
     """Processes that read and augment; 0 reads in the training process."""
 
@@ -48,8 +57,8 @@ class DataConfig:
             raise ConfigError("data.batch_seconds and data.max_seconds must be over 0")
         if not self.speeds or min(self.speeds) < 0.5 or max(self.speeds) > 2:
             raise ConfigError(f"data.speeds must be one or more factors in 0.5..2, got {self.speeds}")
-        if self.workers < 0:
-            raise ConfigError(f"data.workers must be 0 or more, got {self.workers}")
+        if not 0 <= self.workers <= MOST_WORKERS:
+            raise ConfigError(f"data.workers must lie in 0..{MOST_WORKERS}, got {self.workers}")
 
 
 class SpeechDataset(Dataset[tuple[str, NDArray[np.float32], list[int], int]]):
@@ -60,13 +69,26 @@ class SpeechDataset(Dataset[tuple[str, NDArray[np.float32], list[int], int]]):
         tokenizer: turns their texts into targets.
         speeds: speed factors to draw from; one factor of 1.0 leaves the audio alone.
         seed: seed of all draws.
+        augmenter: changes the audio further.
     """
 
-    def __init__(self, manifest: Manifest, tokenizer: Tokenizer, speeds: list[float], seed: int) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        speeds: Sequence[float],
+        seed: int,
+        augmenter: Augmenter | None = None,
+    ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer
         self.speeds = speeds
         self.seed = seed
+        self.augmenter = augmenter or Augmenter(AugmentConfig())
+        self.kinds = (["speed"] if set(speeds) != {1.0} else []) + self.augmenter.kinds
+        """What is turned on."""
+        self.hits = torch.zeros(MOST_WORKERS, 1 + len(self.kinds), dtype=torch.int64).share_memory_()
+        """Utterances that each worker has read, and how many of them each kind has changed, since it was last reset."""
 
     def __len__(self) -> int:
         """Count utterances."""
@@ -86,13 +108,44 @@ class SpeechDataset(Dataset[tuple[str, NDArray[np.float32], list[int], int]]):
         seed = utterance_seed(self.seed, epoch, utterance.id)
         waveform = load_mono(utterance.audio_filepath, utterance.offset, utterance.duration)
         speed = self.speeds[seed % len(self.speeds)]
-        return utterance.id, change_speed(waveform, speed), self.tokenizer.encode(utterance.text), seed
+        waveform, made = self.augmenter(change_speed(waveform, speed), seed)
+        self._count(made if speed == 1 else ["speed", *made])
+        return utterance.id, waveform, self.tokenizer.encode(utterance.text), seed
+
+    def _count(self, made: list[str]) -> None:
+        worker = get_worker_info()
+        mine = self.hits[worker.id if worker else 0]  # each worker writes to a row of its own: nothing is lost
+        mine[0] += 1
+        for kind in made:
+            mine[1 + self.kinds.index(kind)] += 1
+
+
+def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
+    """Turn ids into 64 bits each, the same everywhere."""
+    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
+
+
+def utterance_seeds(seed: int, epoch: int, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Derive the seeds of utterances in one epoch.
+
+    Args:
+        seed: of the run.
+        epoch: another one gives other seeds.
+        hashes: the utterances' ids, from `hash_ids`.
+
+    Returns:
+        Seeds, each from 0 to 2**62 - 1, by the SplitMix64 generator (Steele et al. 2014).
+    """
+    state = hashes ^ np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        state = (state ^ (state >> np.uint64(shift))) * np.uint64(factor)
+    return ((state ^ (state >> np.uint64(31))) >> np.uint64(2)).astype(np.int64)
 
 
 def utterance_seed(seed: int, epoch: int, utterance_id: str) -> int:
-    """Derive the seed of one utterance in one epoch, below 2**62; a hash, so that it is the same everywhere."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{utterance_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 2
+    """Derive the seed of one utterance in one epoch; see `utterance_seeds`."""
+    return int(utterance_seeds(seed, epoch, hash_ids([utterance_id]))[0])
 
 
 def collate(samples: list[tuple[str, NDArray[np.float32], list[int], int]]) -> Batch:
@@ -111,32 +164,90 @@ def collate(samples: list[tuple[str, NDArray[np.float32], list[int], int]]) -> B
 
 
 class PlanSampler(Sampler[list[tuple[int, int]]]):
-    """Hands the epoch plan to the DataLoader, one rank's batches in order, from any step on."""
+    """Hands the epoch plan to the DataLoader, one rank's batches in order, from any place on.
 
-    def __init__(self, durations: NDArray[np.float64], budget: float, seed: int, ranks: int = 1, rank: int = 0) -> None:
+    Args:
+        durations: most seconds that each utterance can last.
+        budget: what one batch may cost; see `plan_epoch`.
+        seed: draws the order.
+        ranks: number of processes that train together.
+        rank: which of them this is.
+        heard: gives the seconds that each utterance lasts in an epoch.
+        tokens: tokens of each utterance, for a budget that counts them.
+    """
+
+    def __init__(
+        self,
+        durations: NDArray[np.float64],
+        budget: float | Budget,
+        seed: int,
+        ranks: int = 1,
+        rank: int = 0,
+        *,
+        heard: Callable[[int], NDArray[np.float64]] | None = None,
+        tokens: NDArray[np.int64] | None = None,
+    ) -> None:
         self.durations = durations
         self.budget = budget
         self.seed = seed
         self.ranks = ranks
         self.rank = rank
+        self.heard = heard
+        self.tokens = tokens
         self.epoch = 0
-        self.start = 0
+        self.done = 0
+        """Utterances of the epoch that were trained on before this run took it up."""
+        self._planned: tuple[int, int] | None = None
+        self._plan: list[list[NDArray[np.int64]]] = []
+        self._steps = len(self._make_plan(0, 0)[0])
+
+    @property
+    def sampler(self) -> PlanSampler:
+        """Itself: Lightning tells the epoch to the sampler inside a batch sampler."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Move to an epoch; Lightning calls this at its beginning."""
         if epoch != self.epoch:
-            self.epoch, self.start = epoch, 0
+            self.epoch, self.done = epoch, 0
+
+    @property
+    def skipped(self) -> int:
+        """Steps of the whole epoch, as Lightning counts them, that come before the first one here."""
+        return self._steps - len(self.plan[0])
+
+    @property
+    def plan(self) -> list[list[NDArray[np.int64]]]:
+        """What is left of the epoch, for each rank."""
+        if self._planned != (self.epoch, self.done):
+            self._plan = self._make_plan(self.epoch, self.done)
+            self._planned = self.epoch, self.done
+        return self._plan
+
+    def done_after(self, steps: int) -> int:
+        """Count the utterances that all ranks have done when Lightning has counted so many steps of the epoch."""
+        return self.done + sum(len(rows) for batches in self.plan for rows in batches[: max(0, steps - self.skipped)])
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield each batch as (epoch, row) pairs."""
-        plan = plan_epoch(self.durations, self.budget, self.seed, self.epoch, self.ranks)[self.rank]
-        for rows in plan[self.start :]:
+        for rows in self.plan[self.rank]:
             yield [(self.epoch, int(row)) for row in rows]
 
     def __len__(self) -> int:
-        """Count the batches of this epoch on this rank."""
-        plan = plan_epoch(self.durations, self.budget, self.seed, self.epoch, self.ranks)
-        return len(plan[self.rank]) - self.start
+        """Count the steps of a whole epoch, which are equally many in each; Lightning skips those done by itself."""
+        return self._steps
+
+    def _make_plan(self, epoch: int, done: int) -> list[list[NDArray[np.int64]]]:
+        return plan_epoch(
+            self.durations,
+            self.budget,
+            self.seed,
+            epoch,
+            self.ranks,
+            tokens=self.tokens,
+            heard=self.heard(epoch) if self.heard else None,
+            done=done,
+        )
 
 
 class SpeechDataModule(lightning.LightningDataModule):
@@ -146,39 +257,130 @@ class SpeechDataModule(lightning.LightningDataModule):
         config: what to read.
         tokenizer: makes the targets.
         seed: seed of order and augmentation.
+        budget: what a training batch may cost; `config.batch_seconds` of padded audio by default.
     """
 
-    def __init__(self, config: DataConfig, tokenizer: Tokenizer, seed: int) -> None:
+    def __init__(self, config: DataConfig, tokenizer: Tokenizer, seed: int, budget: Budget | None = None) -> None:
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
         self.seed = seed
+        self.budget = budget or Budget(config.batch_seconds)
         everything = load_manifests(config.train, "data.train")
         self.train = everything.filter(config.max_seconds)
         self.left_out = len(everything) - len(self.train)
         self.valid = load_manifests(config.valid, "data.valid")
+        augment = config.augment
+        noises = load_manifests(augment.noise, "data.augment.noise") if augment.noise_probability else None
+        recorded = augment.reverberation_probability and augment.reverberation
+        rooms = load_manifests(augment.reverberation, "data.augment.reverberation") if recorded else None
+        self.augmenter = Augmenter(augment, noises, rooms)
+        self.sampler: PlanSampler | None = None
+        self.dataset: SpeechDataset | None = None
+        self._state: dict[str, int] = {}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Give the loader of this rank's share of the plan."""
+        """Give the loader of this rank's share of the plan, from where the state that was loaded left it."""
         trainer = self.trainer
         ranks, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
-        longest = self.train.durations / min(self.config.speeds)
-        sampler = PlanSampler(longest, self.config.batch_seconds, self.seed, ranks, rank)
-        sampler.epoch = trainer.current_epoch if trainer else 0
-        dataset = SpeechDataset(self.train, self.tokenizer, list(self.config.speeds), self.seed)
+        speeds, durations = np.array(self.config.speeds), self.train.durations
+        hashes = hash_ids(self.train.table["id"].to_pylist())
+        tokens = None
+        if self.budget.per_token:
+            tokens = np.array([len(self.tokenizer.encode(text)) for text in self.train.texts])
+        self.sampler = sampler = PlanSampler(
+            durations / speeds.min(),
+            self.budget,
+            self.seed,
+            ranks,
+            rank,
+            heard=lambda epoch: durations / speeds[utterance_seeds(self.seed, epoch, hashes) % len(speeds)],
+            tokens=tokens,
+        )
         workers = self.config.workers
+        self.dataset = SpeechDataset(self.train, self.tokenizer, list(self.config.speeds), self.seed, self.augmenter)
+        # Lightning may ask for the loader before it knows the epoch itself, and starts the workers at once.
+        sampler.epoch, sampler.done = self._state.get("epoch", 0), self._state.get("done", 0)
         return DataLoader(
-            dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
+            self.dataset,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Give the loader of the validation data: fixed order, nothing augmented."""
         trainer = self.trainer
         ranks, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
-        budget = max(self.config.batch_seconds, float(self.valid.durations.max()))
-        sampler = PlanSampler(self.valid.durations, budget, self.seed, ranks, rank)
+        longest = float(self.valid.durations.max())
+        budget = max(self.budget.limit, float(self.budget.cost(np.array(longest))))
+        plan = plan_epoch(self.valid.durations, replace(self.budget, limit=budget, per_token=0.0), self.seed, 0, ranks)
+        keys = [[(0, int(row)) for row in rows] for rows in plan[rank]]
         dataset = SpeechDataset(self.valid, self.tokenizer, [1.0], self.seed)
-        return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=min(1, self.config.workers))
+        workers = min(1, self.config.workers)
+        return DataLoader(dataset, batch_sampler=keys, collate_fn=collate, num_workers=workers)
+
+    def state_dict(self) -> dict[str, int]:
+        """Tell the epoch, and how many of its utterances the trainer has done: not those that workers read ahead."""
+        if self.sampler is None or self.trainer is None:
+            return {}
+        epoch, done = self.sampler.epoch, self.sampler.done_after(_counters(self.trainer)["processed"])
+        return {"epoch": epoch, "done": done} if done < len(self.train) else {"epoch": epoch + 1, "done": 0}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there, with any number of ranks; Lightning calls this before it asks for the loader."""
+        self._state = dict(state_dict)
+        # Lightning looks for a state in the loader and warns where it finds none.
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
+
+
+class FollowData(Callback):
+    """Keep the trainer and the training data in step, and log what augmentation does.
+
+    Args:
+        data: the data that the trainer reads.
+    """
+
+    def __init__(self, data: SpeechDataModule) -> None:
+        self.data = data
+        self.total: Tensor | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Let a resumed trainer count the steps of its epoch as if there had always been as many ranks as now."""
+        sampler, counters = self.data.sampler, _counters(trainer)
+        if sampler is not None:
+            ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+            shift = (len(sampler) if ended else sampler.skipped) - counters["processed"]
+            counters.update({name: count + shift for name, count in counters.items()})
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Log the share of utterances that each kind of augmentation has changed.
+
+        Raises:
+            DataError: a kind that is turned on has changed nothing, in this epoch or before.
+        """
+        dataset, sampler = self.data.dataset, self.data.sampler
+        if dataset is None or sampler is None:
+            return
+        hits = torch.as_tensor(trainer.strategy.reduce(dataset.hits.sum(0).to(pl_module.device), reduce_op="sum")).cpu()
+        dataset.hits.zero_()
+        self.total = hits if self.total is None else self.total + hits
+        for kind, count in zip(dataset.kinds, hits[1:].tolist(), strict=True):
+            pl_module.log(f"augment/{kind}", count / max(1, int(hits[0])), rank_zero_only=True)
+        # A part of an epoch, after a restart or in a trial run, may be too short for a rare kind; so may a handful.
+        whole = not sampler.done and trainer.num_training_batches == len(sampler) and self.total[0] >= ENOUGH
+        never = [kind for kind, count in zip(dataset.kinds, self.total[1:].tolist(), strict=True) if not count]
+        if whole and never:
+            raise DataError(
+                f"augmentation {', '.join(never)} is turned on but changed none of the {int(hits[0])} utterances of "
+                f"epoch {sampler.epoch}: raise its probability, check its recordings, or turn it off"
+            )
+
+
+def _counters(trainer: lightning.Trainer) -> dict[str, int]:
+    """Give Lightning's own counters of this epoch's batches: ready, started, processed and completed."""
+    return vars(trainer.fit_loop.epoch_loop.batch_progress.current)
 
 
 def load_manifests(paths: list[str], key: str) -> Manifest:

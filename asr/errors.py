@@ -15,6 +15,10 @@ class AudioError(AsrError):
     """An audio file is missing, unreadable, empty or damaged."""
 
 
+class InputTypeError(AsrError, TypeError):
+    """What was passed as audio is of a kind that cannot be transcribed, such as an array without its sample rate."""
+
+
 class DataError(AsrError):
     """A manifest, corpus folder or batch plan is wrong."""
 
@@ -25,3 +29,16 @@ class ConfigError(AsrError):
 
 class CheckpointError(AsrError):
     """A checkpoint is missing, damaged or not one of ours."""
+
+
+class StoppedError(AsrError):
+    """A long job was told to stop by a signal; what was done is saved, and the message says how to go on.
+
+    Args:
+        message: what was saved.
+        signal: number of the signal.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

@@ -116,27 +116,32 @@ class SpecAugmentConfig:
     frequency_width: int = 27
     """Widest band, in mel bins."""
     time_masks: int = 5
-    """Stretches hidden in each utterance; 0 turns them off."""
+    """Stretches hidden in each utterance, or the most of them if their number adapts; 0 turns them off."""
+    adaptive_masks: float = 0.0
+    """Stretches for each frame of the utterance, 0.04 in 1912.05533: long ones then hide more; 0 hides `time_masks`."""
     time_ratio: float = 0.05
     """Longest stretch, as a share of the utterance."""
+    time_warp: int = 0
+    """Most frames by which a point of the utterance moves in time, the rest being stretched with it; 0 is off."""
 
     def __post_init__(self) -> None:
         """Refuse negative counts and shares beyond the utterance."""
-        if min(self.frequency_masks, self.frequency_width, self.time_masks) < 0:
+        if min(self.frequency_masks, self.frequency_width, self.time_masks, self.time_warp, self.adaptive_masks) < 0:
             raise ConfigError("spec_augment: counts and widths must be 0 or more")
         if not 0 <= self.time_ratio <= 1:
             raise ConfigError(f"spec_augment.time_ratio must lie in 0..1, got {self.time_ratio}")
 
 
 def spec_augment(features: Tensor, lengths: Tensor, seeds: Tensor, config: SpecAugmentConfig) -> Tensor:
-    """Hide random bands and stretches, drawn for each utterance from its own seed.
+    """Warp time, then hide random bands and stretches, drawn for each utterance from its own seed.
 
     Because the draw depends on the seed alone, it is the same whatever the batch, the worker or the rank.
 
     Args:
         features: normalised features, shape (B, T, M); hidden places become 0, the training mean.
         lengths: frames of each row, shape (B,).
-        seeds: one seed for each row, shape (B,), int64.
+        seeds: one seed for each row, shape (B,), int64. A seed and its complement are two views of one utterance:
+            they are warped alike and hidden differently, so that they can be compared frame by frame.
         config: how many masks, how wide.
 
     Returns:
@@ -145,14 +150,34 @@ def spec_augment(features: Tensor, lengths: Tensor, seeds: Tensor, config: SpecA
     batch, time, mels = features.shape
     keep_time = torch.ones(batch, time, dtype=torch.bool)
     keep_mel = torch.ones(batch, mels, dtype=torch.bool)
+    if config.time_warp:
+        features = features.clone()
     for row, (seed, frames) in enumerate(zip(seeds.tolist(), lengths.tolist(), strict=True)):
         draw = torch.Generator().manual_seed(seed)
         for _ in range(config.frequency_masks):
             _hide(keep_mel[row], config.frequency_width, mels, draw)
-        for _ in range(config.time_masks):
+        masks = (
+            min(config.time_masks, int(config.adaptive_masks * frames)) if config.adaptive_masks else config.time_masks
+        )
+        for _ in range(masks):
             _hide(keep_time[row], int(config.time_ratio * frames), frames, draw)
+        if config.time_warp:
+            features[row, :frames] = _warp(features[row, :frames], config.time_warp, max(seed, ~seed))
     keep = (keep_time[:, :, None] & keep_mel[:, None, :]).to(features.device)
     return features * keep
+
+
+def _warp(features: Tensor, farthest: int, seed: int) -> Tensor:
+    """Move one frame of (T, M) by up to `farthest` and stretch what lies on either side of it; T stays."""
+    frames = len(features)
+    if frames <= 2 * farthest + 1:  # too short to keep a frame on either side
+        return features
+    draw = torch.Generator().manual_seed(seed)
+    point = int(torch.randint(farthest + 1, frames - farthest, (), generator=draw))
+    moved = point + int(torch.randint(-farthest, farthest + 1, (), generator=draw))
+    sides = ((features[:point], moved), (features[point:], frames - moved))
+    stretched = [nn.functional.interpolate(side.T[None], size, mode="linear")[0].T for side, size in sides]
+    return torch.cat(stretched)
 
 
 def _hide(keep: Tensor, widest: int, size: int, draw: torch.Generator) -> None:

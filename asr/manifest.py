@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.json
 from numpy.typing import NDArray
 
@@ -45,8 +45,11 @@ class Utterance:
     language: str = ""
 
 
+compute: Any = pyarrow.compute  # its functions are made at run time, where no type checker sees them
+
 _REQUIRED = ("audio_filepath", "duration")
 _NUMBERS = ("duration", "offset")
+_ABSOLUTE = r"^(/|\\\\|[A-Za-z]:[\\/])"  # a path of POSIX, a Windows share or drive
 _COLUMNS = [field.name for field in fields(Utterance)]
 _SCHEMA = pyarrow.schema([(n, pyarrow.float64() if n in _NUMBERS else pyarrow.string()) for n in _COLUMNS])
 
@@ -79,11 +82,12 @@ class Manifest:
         try:
             table = pyarrow.json.read_json(str(path), parse_options=options)
             table.validate(full=True)
-            table = _complete(table, os.path.dirname(os.path.abspath(path)))
+            table = _map(_complete(table, os.path.dirname(os.path.abspath(path))))
         except pyarrow.ArrowInvalid as error:
             _find_fault(path)
             raise DataError(f"{path}: not a manifest of JSON lines: {error}") from error
-        return cls(_map(table), str(path))
+        pyarrow.default_memory_pool().release_unused()  # what parsing took; workers would inherit it
+        return cls(table, str(path))
 
     @classmethod
     def concatenate(cls, manifests: list[Manifest]) -> Manifest:
@@ -94,9 +98,8 @@ class Manifest:
         """
         table = pyarrow.concat_tables([manifest._table for manifest in manifests])
         origin = ", ".join(manifest.origin for manifest in manifests)
-        name, count = Counter(table["id"].to_pylist()).most_common(1)[0]
-        if count > 1:
-            raise DataError(f"id {name!r} is in more than one of {origin}: ids must be unique")
+        if twice := _find_twice(table["id"]):
+            raise DataError(f"id {twice!r} is in more than one of {origin}: ids must be unique")
         return cls(table, origin)
 
     def filter(self, max_seconds: float) -> Manifest:
@@ -110,7 +113,16 @@ class Manifest:
             return self
         if not fits.any():
             raise DataError(f"{self.origin}: every utterance is longer than {max_seconds:g} seconds")
-        return Manifest(_map(self._table.filter(pyarrow.array(fits))), self.origin)
+        return self.select(fits)
+
+    def select(self, keep: NDArray[np.bool_]) -> Manifest:
+        """Keep the utterances that a mask, one value for each, says True of; an empty choice is allowed."""
+        return Manifest(_map(self._table.filter(pyarrow.array(keep))), self.origin)
+
+    @property
+    def table(self) -> pyarrow.Table:
+        """The columns of `Utterance`, for what works on all rows at once."""
+        return self._table
 
     @property
     def durations(self) -> NDArray[np.float64]:
@@ -193,16 +205,26 @@ def _complete(table: pyarrow.Table, folder: str) -> pyarrow.Table:
         pyarrow.ArrowInvalid: some line is wrong; `_find_fault` knows which.
     """
     columns = {n: table[n].fill_null(0.0 if n in _NUMBERS else "") for n in _COLUMNS}
-    seconds, offsets = columns["duration"].to_numpy(), columns["offset"].to_numpy()
-    names, ids = columns["audio_filepath"].to_pylist(), columns["id"].to_pylist()
-    if not (names and all(names) and np.all((seconds > 0) & (seconds < np.inf) & (offsets >= 0) & (offsets < np.inf))):
+    names, seconds, offsets = columns["audio_filepath"], columns["duration"].to_numpy(), columns["offset"].to_numpy()
+    named = len(names) > 0 and compute.all(compute.greater(compute.binary_length(names), 0)).as_py()
+    if not (named and np.all((seconds > 0) & (seconds < np.inf) & (offsets >= 0) & (offsets < np.inf))):
         raise pyarrow.ArrowInvalid("a value is missing or out of range")
-    if not all(ids):
-        ids = [known or _make_id(name, offset) for known, name, offset in zip(ids, names, offsets, strict=True)]
-    if len(set(ids)) < len(ids):
+    ids = columns["id"]
+    if compute.any(compute.equal(ids, "")).as_py():
+        rows = zip(ids.to_pylist(), names.to_pylist(), offsets, strict=True)
+        ids = pyarrow.array([known or _make_id(name, offset) for known, name, offset in rows])
+    if _find_twice(ids):
         raise pyarrow.ArrowInvalid("ids are not unique")
-    paths = [os.path.join(folder, name) for name in names]
+    below = compute.binary_join_element_wise(os.path.join(folder, ""), names, "")
+    paths = compute.if_else(compute.match_substring_regex(names, _ABSOLUTE), names, below)
     return pyarrow.table(columns | {"id": ids, "audio_filepath": paths}, schema=_SCHEMA)
+
+
+def _find_twice(ids: pyarrow.ChunkedArray | pyarrow.Array) -> str | None:
+    """Give a value that is there more than once."""
+    if compute.count_distinct(ids).as_py() == len(ids):
+        return None
+    return max(compute.value_counts(ids).to_pylist(), key=lambda pair: pair["counts"])["values"]
 
 
 def _make_id(audio: str, offset: float) -> str:

@@ -1,31 +1,40 @@
-"""Corpora: find a recipe, run it, and what recipes share: download, unpack, read durations, write manifests."""
+"""Recipes: corpora to manifests, and from there to a trained and measured model, in stages that can be repeated.
+
+A recipe is a file `recipes/<corpus>/prepare.py` with
+
+    SPLITS      the manifests it can make, train first
+    LAYOUT      what `--source` must hold, for messages
+    read        source folder -> Corpus
+    download    folder -> source folder; or OBTAIN, which says how to get what must not or cannot be downloaded
+    is_dev      utterance -> bool, optional: what is held out of train where the corpus has no dev split
+    TOLERANCE   optional: largest share of utterances that may be unusable; default 1 %
+
+Everything else is here, once: packed corpora, durations, holding out, faults, and writing.
+"""
 
 from __future__ import annotations
 
-import gzip
-import http.client
 import importlib.util
-import shutil
-import tarfile
-import urllib.error
-import urllib.request
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from types import ModuleType
 
 from asr.audio import duration
 from asr.config import resource, suggest
+from asr.corpora import Corpus, hold_out
+from asr.download import progress_bar, say
 from asr.errors import AudioError, ConfigError, DataError
-from asr.manifest import Utterance, write_manifest
+from asr.manifest import Utterance, read_packed, write_manifest
 
-_ORDER = ("train", "dev", "test")
-_console = Console(stderr=True)
+STAGES = ("prepare", "tokenizer", "train", "evaluate")
+_PACKED_SPLITS = ("train", "dev", "test")
+_TOLERANCE = 0.01
 
 
 def corpora() -> list[str]:
@@ -33,13 +42,35 @@ def corpora() -> list[str]:
     return sorted(path.parent.name for path in resource("recipes").glob("*/prepare.py"))
 
 
+def load(corpus: str) -> ModuleType:
+    """Load a recipe.
+
+    Args:
+        corpus: one of `corpora()`.
+
+    Raises:
+        ConfigError: no recipe of that name.
+    """
+    known = corpora()
+    if corpus not in known:
+        raise ConfigError(f"no recipe {corpus!r}{suggest(corpus, known)} (all recipes: {', '.join(known)})")
+    path = resource("recipes") / corpus / "prepare.py"
+    spec = importlib.util.spec_from_file_location(corpus, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def run_prepare(corpus: str, source: Path | None, output: Path) -> list[Path]:
     """Turn a corpus into manifests, downloading it if need be.
 
     Args:
         corpus: one of `corpora()`.
-        source: where the corpus already lies; None downloads it below `output`.
-        output: folder for the manifests.
+        source: where the corpus already lies, as published or with a packed `manifest.jsonl`; None downloads it
+            below `output`.
+        output: folder for the manifests; what is there already is left alone.
 
     Returns:
         The manifests, for example train.jsonl, dev.jsonl, test.jsonl.
@@ -48,56 +79,76 @@ def run_prepare(corpus: str, source: Path | None, output: Path) -> list[Path]:
         ConfigError: no recipe of that name.
         DataError: the corpus is not what the recipe expects, or a download failed.
     """
-    known = corpora()
-    if corpus not in known:
-        raise ConfigError(f"no recipe {corpus!r}{suggest(corpus, known)} (all recipes: {', '.join(known)})")
-    path = resource("recipes") / corpus / "prepare.py"
-    spec = importlib.util.spec_from_file_location(f"asr_recipe_{corpus}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    return prepare(load(corpus), source, output)
+
+
+def prepare(recipe: ModuleType, source: Path | None, output: Path) -> list[Path]:
+    """Do the work of `run_prepare` with a loaded recipe."""
     if source is not None and not source.exists():
         raise DataError(f"{source}: no such folder; --source says where the corpus lies")
-    return module.prepare(source, output)
+    if (output / "train.jsonl").is_file():
+        say(f"{output}: already prepared; delete the manifests to start again")
+        return _written(recipe, output)
+    if source is None:
+        if not hasattr(recipe, "download"):
+            raise DataError(f"{recipe.__name__}: {recipe.OBTAIN}")
+        source = recipe.download(output / "download")
+    assert source is not None
+    corpus = _read(recipe, source.absolute())
+    splits = {name: utterances for name, utterances in corpus.splits.items() if utterances}
+    if not splits.get("train"):
+        raise DataError(f"{source}: holds no {recipe.__name__} to train on; give {recipe.LAYOUT}")
+    if not splits.get("dev"):
+        splits["train"], splits["dev"] = _hold_out(recipe, source, splits["train"])
+    output.mkdir(parents=True, exist_ok=True)
+    for name in sorted(splits, key=lambda name: name == "train"):  # train last: it says that all is done
+        write_manifest(output / f"{name}.jsonl", splits[name])
+    return _written(recipe, output)
 
 
-def say(message: str) -> None:
-    """Tell the user something, on standard error."""
-    _console.print(message, markup=False, highlight=False, soft_wrap=True)
+def _written(recipe: ModuleType, output: Path) -> list[Path]:
+    names = dict.fromkeys([*recipe.SPLITS, *_PACKED_SPLITS])
+    return [path for name in names if (path := output / f"{name}.jsonl").is_file()]
 
 
-def _progress(*columns: ProgressColumn) -> Progress:
-    """Make a bar on standard error, gone when done; where that is no terminal, there is none."""
-    columns = (TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn())
-    return Progress(*columns, console=_console, transient=True, disable=not _console.is_terminal)
+def _read(recipe: ModuleType, source: Path) -> Corpus:
+    """Read a corpus, packed or as published, and leave out what cannot be used.
+
+    Raises:
+        DataError: it is too much for the corpus to be whole.
+    """
+    if (source / "manifest.jsonl").is_file():
+        corpus = Corpus(read_packed(source))
+        if odd := corpus.splits.keys() - _PACKED_SPLITS:
+            raise DataError(f"{source}/manifest.jsonl: splits must be train, dev or test, not {', '.join(sorted(odd))}")
+        return corpus
+    corpus = recipe.read(source)
+    whole = len(corpus.faults) + sum(map(len, corpus.splits.values()))
+    for name, utterances in corpus.splits.items():
+        corpus.splits[name] = measure(utterances, corpus.faults)
+    if len(corpus.faults) > getattr(recipe, "TOLERANCE", _TOLERANCE) * whole:
+        count = f"{len(corpus.faults)} of {whole} audio files"
+        raise DataError(
+            f"{source}: {count} cannot be used, the first: {corpus.faults[0]}; bring the rest, or cut the lists"
+        )
+    if corpus.faults:
+        shown = [*corpus.faults[:5], *([f"... and {len(corpus.faults) - 5} more"] if len(corpus.faults) > 5 else [])]
+        say(f"{len(corpus.faults)} not used:\n  " + "\n  ".join(shown))
+    return corpus
 
 
-def prepared(output: Path, *splits: str) -> list[Path]:
-    """Give the manifests of an earlier run if all of these splits are there, and say so; otherwise nothing."""
-    if not all((output / f"{split}.jsonl").is_file() for split in splits):
-        return []
-    say(f"{output}: already prepared; delete the manifests to start again")
-    return [path for split in _ORDER if (path := output / f"{split}.jsonl").is_file()]
+def measure(utterances: Sequence[Utterance], faults: list[str]) -> list[Utterance]:
+    """Fill in the durations that are still 0 from the audio files.
 
-
-def write_splits(output: Path, splits: Mapping[str, Sequence[Utterance]]) -> list[Path]:
-    """Write `<split>.jsonl` for each split that holds something; the last one tells `prepared` that all is done."""
-    filled = {output / f"{split}.jsonl": utterances for split, utterances in splits.items() if utterances}
-    for path, utterances in filled.items():
-        write_manifest(path, utterances)
-    return sorted(filled, key=lambda path: _ORDER.index(path.stem))
-
-
-def measure(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
-    """Fill in the durations from the audio files.
+    Args:
+        utterances: any number.
+        faults: gets one line for each file that cannot be read.
 
     Returns:
-        The utterances that could be read, and one line for each that could not.
+        The utterances that have a duration.
     """
     good: list[Utterance] = []
-    faults: list[str] = []
-    with ThreadPoolExecutor(8) as pool, _progress() as progress:
+    with ThreadPoolExecutor(8) as pool, progress_bar() as progress:
         task = progress.add_task("reading durations", total=len(utterances))
         for utterance, seconds in zip(utterances, pool.map(_seconds, utterances), strict=True):
             progress.advance(task)
@@ -105,22 +156,12 @@ def measure(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]
                 faults.append(seconds)
             else:
                 good.append(replace(utterance, duration=seconds))
-    return good, faults
-
-
-def measure_all(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """Fill in the durations of a published corpus, in which every file must be there and readable.
-
-    Raises:
-        DataError: a file is missing or cannot be read.
-    """
-    good, faults = measure(utterances)
-    if faults:
-        raise DataError(f"{len(faults)} of {len(utterances)} audio files cannot be used, the first: {faults[0]}")
     return good
 
 
 def _seconds(utterance: Utterance) -> float | str:
+    if utterance.duration:
+        return utterance.duration
     try:
         seconds = duration(utterance.audio_filepath)
     except AudioError as error:
@@ -128,101 +169,111 @@ def _seconds(utterance: Utterance) -> float | str:
     return seconds if seconds > 0 else f"{utterance.audio_filepath}: holds no audio"
 
 
-def fetch(url: str, folder: Path) -> Path:
-    """Download an archive and unpack it into a folder; if that is there already, do nothing.
+def _hold_out(recipe: ModuleType, source: Path, utterances: list[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
+    """Split train in two, by the recipe's rule if that finds anything, else by a hash."""
+    if len(utterances) < 2:
+        raise DataError(f"{source}: too few utterances with audio and text to hold any out for dev")
+    is_dev = getattr(recipe, "is_dev", lambda _: False)
+    dev = [utterance for utterance in utterances if is_dev(utterance)]
+    train = [utterance for utterance in utterances if not is_dev(utterance)]
+    return (train, dev) if train and dev else hold_out(utterances)
+
+
+# Stages
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a stage.
 
     Args:
-        url: address of a .tar.gz or .zip.
-        folder: where its contents go; it exists only once it is whole. The archive is deleted in the end.
-
-    Raises:
-        DataError: download or archive are at fault; run again to go on.
+        stage: one of `STAGES`.
+        command: what follows `asr` on the command line.
+        products: the files it makes.
+        newer_than: a file that the products must not be older than, if there is one.
     """
-    if not folder.is_dir():
-        archive = download(url, folder.with_name(url.rsplit("/", 1)[-1]))
-        unpack(archive, folder)
-        archive.unlink()
-    return folder
+
+    stage: str
+    command: list[str]
+    products: list[Path]
+    newer_than: Path | None = None
+
+    @property
+    def done(self) -> bool:
+        """Tell whether there is nothing left to do."""
+        if not all(product.is_file() for product in self.products):
+            return False
+        since = self.newer_than.stat().st_mtime if self.newer_than and self.newer_than.is_file() else 0.0
+        return all(product.stat().st_mtime >= since for product in self.products)
 
 
-def download(url: str, path: Path) -> Path:
-    """Fetch a file; going on where an interrupted run stopped, if the server can.
+def plan(
+    corpus: str, source: Path | None, output: Path, run: Path, decoding: str, overrides: Sequence[str]
+) -> list[Step]:
+    """Lay out the commands that take a corpus to a measured model.
 
     Args:
-        url: http, https or file address.
-        path: the file; it exists only once it is whole, until then it is called `<path>.part`.
+        corpus: one of `corpora()`, and the name of its configuration.
+        source: where the corpus lies, or None.
+        output: folder for the manifests.
+        run: folder of the training run, as the composed configuration has it.
+        decoding: how `asr evaluate` searches.
+        overrides: changes to the configuration.
+
+    Returns:
+        The steps in order; what is evaluated is what is prepared, or may be.
+    """
+    recipe, model, done = load(corpus), run / "model.safetensors", run / "train.done"
+    given = ["--source", str(source)] if source else []
+    resume = ["--resume"] if any((run / "checkpoints").glob("*.ckpt")) else []
+    manifests = _written(recipe, output) or [output / f"{name}.jsonl" for name in recipe.SPLITS]
+    steps = [
+        Step("prepare", ["prepare", corpus, *given, "--output", str(output)], [output / "train.jsonl"]),
+        Step("tokenizer", ["tokenizer", "--config", corpus, *overrides], [run / "tokenizer.model"]),
+        Step("train", ["train", "--config", corpus, *resume, *overrides], [model, done]),
+    ]
+    for manifest in manifests:
+        if manifest.stem != "train":
+            result = run / "results" / f"{manifest.stem}.json"
+            command = ["evaluate", "--model", str(model), "--manifest", str(manifest), "--decoding", decoding]
+            steps.append(Step("evaluate", [*command, "--json", str(result)], [result], newer_than=model))
+    return steps
+
+
+def show(steps: Sequence[Step]) -> list[str]:
+    """Write a plan down: of each step the command, what it makes, and whether that is there."""
+    lines = []
+    for step in steps:
+        lines.append(f"{step.stage}: {'skipped, done already' if step.done else shlex.join(['asr', *step.command])}")
+        lines += [f"    -> {product}" for product in step.products]
+    return lines
+
+
+def run_step(step: Step) -> None:
+    """Run one command in a process of its own, unless its products are there.
+
+    A process of its own because several GPUs are trained on by starting the same command once for each of them.
 
     Raises:
-        DataError: the server cannot be reached, refuses, or sent less than it promised.
+        DataError: it failed; its own message is on standard error.
+        KeyboardInterrupt: the user stopped it.
     """
-    if path.is_file():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    start = part.stat().st_size if part.is_file() else 0
-    headers = {"User-Agent": "asr"} | ({"Range": f"bytes={start}-"} if start else {})
-    request = urllib.request.Request(url, headers=headers)
-    say(f"downloading {url}")
-    try:
-        with urllib.request.urlopen(request, timeout=60) as reply, _progress(DownloadColumn()) as progress:
-            start = start if reply.status == 206 else 0
-            size = reply.headers.get("Content-Length")
-            whole = start + int(size) if size else None
-            task = progress.add_task(path.name, total=whole, completed=start)
-            with open(part, "ab" if start else "wb") as file:
-                while block := reply.read(1 << 18):
-                    file.write(block)
-                    progress.advance(task, len(block))
-    except (http.client.HTTPException, OSError) as error:
-        if isinstance(error, urllib.error.HTTPError) and error.code == 416:
-            part.unlink()  # what is there does not fit what the server has
-        raise DataError(f"{url}: download failed: {error}; run again to go on, or give --source") from error
-    received = part.stat().st_size
-    if whole is not None and received != whole:
-        raise DataError(f"{url}: download broke off at {received} of {whole} bytes; run again to go on")
-    part.replace(path)
-    return path
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a .tar.gz or .zip into a new folder, whole or not at all.
-
-    Args:
-        archive: deleted if it is damaged, so that the next run fetches it anew.
-        folder: where its contents go.
-
-    Raises:
-        DataError: the archive is damaged, or a path in it leads out of the folder.
-    """
-    partial = folder.with_name(folder.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    say(f"unpacking {archive}")
-    try:
-        if archive.suffix == ".zip":
-            _unzip(archive, partial)
-        else:
-            with gzip.open(archive) as plain:
-                with tarfile.open(fileobj=plain, mode="r|") as tar:
-                    tar.extractall(partial, filter="data")
-                while plain.read(1 << 20):  # to the end, where gzip checks its checksum
-                    pass
-    except (tarfile.FilterError, ValueError) as error:
-        shutil.rmtree(partial)
-        raise DataError(f"{archive}: refused: {error}") from error
-    except (tarfile.TarError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        shutil.rmtree(partial)
-        archive.unlink()
-        raise DataError(f"{archive}: damaged, now deleted: {error}; run again to fetch it anew") from error
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise DataError(f"{archive}: cannot be unpacked to {folder}: {error}") from error
-    partial.replace(folder)
-
-
-def _unzip(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as file:
-        for name in file.namelist():
-            if not (folder / name).resolve().is_relative_to(folder.resolve()):
-                raise ValueError(f"{name!r} would be extracted outside the destination")
-        file.extractall(folder)
+    names = ", ".join(map(str, step.products))
+    if step.done:
+        return say(f"{step.stage}: skipped, {names} {'is' if len(step.products) == 1 else 'are'} there")
+    say(f"{step.stage}: {shlex.join(['asr', *step.command])}")
+    with subprocess.Popen([sys.executable, "-m", "asr.cli", *step.command]) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # it was sent to the child as well, which puts its things in order
+            process.wait()
+            raise
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        raise DataError(f"stage {step.stage} failed with exit code {code}; the message above says why")
+    if step.stage == "train":  # the model is there from the first validation on: only this says that training ended
+        step.products[-1].write_text(json.dumps({"command": ["asr", *step.command]}) + "\n", encoding="utf-8")
+    if not step.done:
+        raise DataError(f"stage {step.stage} made no {names}")
+    return None

@@ -112,3 +112,21 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
         minloglevel=2,
     )
     return Tokenizer(model.getvalue(), config.normalizer)
+
+
+def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
+    """Add the characters that texts have and a vocabulary lacks; all ids there are stay what they are.
+
+    Args:
+        tokenizer: the vocabulary to begin with.
+        texts: transcripts of the new data.
+    """
+    from sentencepiece import sentencepiece_model_pb2  # needs protobuf, and only fine-tuning needs this
+
+    known = {tokenizer.piece(token) for token in range(len(tokenizer))}
+    written = {character for text in texts for character in tokenizer.normalizer(text) if not character.isspace()}
+    model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)  # type: ignore[attr-defined]
+    lowest = min(piece.score for piece in model.pieces)
+    for number, character in enumerate(sorted(written - known), start=1):
+        model.pieces.add(piece=character, score=lowest - number)  # the rarest of all, so that no text is cut anew
+    return Tokenizer(model.SerializeToString(), tokenizer.normalizer.name)

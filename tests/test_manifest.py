@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -215,3 +216,38 @@ def test_wrong_packed_line_is_named(tmp_path: Path) -> None:
     write_lines(tmp_path / "manifest.jsonl", packed("a"), {"id": "b", "duration": 1.0})
     with pytest.raises(DataError, match="line 2: audio is missing"):
         read_packed(tmp_path)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="looks at Linux's memory accounts")
+def test_epochs_of_reading_add_no_memory(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(
+        "manifest_benchmark", Path(__file__).parents[1] / "tools" / "benchmarks" / "manifest.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    benchmark.write_synthetic(tmp_path / "m.jsonl", 30_000)
+
+    def growth(rows) -> float:
+        sizes = benchmark.memory(rows, workers=2, epochs=2)
+        return sizes[-1].anonymous - sizes[0].anonymous
+
+    manifest = Manifest.load(tmp_path / "m.jsonl")
+    assert growth(manifest) < 4  # MB
+    # The same as a Python list shows that the measurement sees growth: reading counts references, which copies pages.
+    assert growth(list(manifest)) > 8
+
+
+def test_absolute_paths_of_every_system_are_kept(tmp_path: Path) -> None:
+    names = ["/a/b.wav", "C:\\speech\\c.wav", "D:/speech/d.wav", "\\\\server\\share\\e.wav", "C.wav", "x:y.wav"]
+    path = write_lines(tmp_path / "m.jsonl", *(entry(str(row), audio_filepath=n) for row, n in enumerate(names)))
+    found = [utterance.audio_filepath for utterance in Manifest.load(path)]
+    assert found == [*names[:4], str(tmp_path / "C.wav"), str(tmp_path / "x:y.wav")]
+
+
+def test_select_keeps_rows_and_may_keep_none(tmp_path: Path) -> None:
+    manifest = Manifest.load(write_lines(tmp_path / "m.jsonl", entry("a"), entry("b"), entry("c")))
+    assert [utterance.id for utterance in manifest.select(np.array([True, False, True]))] == ["a", "c"]
+    assert len(manifest.select(np.zeros(3, dtype=bool))) == 0
+    assert manifest.table["id"].to_pylist() == ["a", "b", "c"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-COMMANDS = ("model", "train-step")
+COMMANDS = ("long-audio", "manifest", "model", "train-step", "decode")
 
 
 def main() -> None:

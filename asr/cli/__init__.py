@@ -11,12 +11,18 @@ import sys
 
 import typer
 
+from asr.cli.check import check
+from asr.cli.compare import compare
 from asr.cli.data import prepare
 from asr.cli.evaluate import evaluate
+from asr.cli.lm import app as lm
+from asr.cli.manifest import app as manifest
+from asr.cli.recipe import recipe, tokenizer
+from asr.cli.score import score
 from asr.cli.terminal import complain, console
-from asr.cli.train import info, train
+from asr.cli.train import average, info, train
 from asr.cli.transcribe import transcribe
-from asr.errors import AsrError
+from asr.errors import AsrError, StoppedError
 
 app = typer.Typer(
     name="asr",
@@ -26,14 +32,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (transcribe, prepare, train, evaluate, info):
+for verb in (transcribe, prepare, check, recipe, tokenizer, train, evaluate, score, compare, average, info):
     app.command()(verb)
+app.add_typer(lm, name="lm")
+app.add_typer(manifest, name="manifest")
 
 
 def main() -> None:
     """Run the program; an error the user can mend is one line on standard error."""
     try:
         app()
+    except StoppedError as stopped:
+        console.print(str(stopped), markup=False)
+        sys.exit(128 + stopped.signal)
     except AsrError as error:
         complain(error)
         sys.exit(2)

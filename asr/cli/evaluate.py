@@ -3,43 +3,123 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
-from asr.cli.terminal import Decoding, Device, Model, progress
+from asr.cli.results import (
+    CsvFile,
+    JsonFile,
+    NormalizerName,
+    ReportFolder,
+    SliceBy,
+    show_result,
+    split_keys,
+    write_outputs,
+)
+from asr.cli.terminal import (
+    BeamSize,
+    Decoding,
+    Device,
+    Hotwords,
+    LanguageModelFile,
+    Model,
+    SearchSettings,
+    decoding_options,
+    progress,
+)
+from asr.errors import ConfigError
 
-
-def evaluate(
-    manifest: Annotated[Path, typer.Option("--manifest", help="Utterances with their true texts (JSONL).")],
-    model: Model = None,
-    device: Device = "auto",
-    decoding: Decoding = "ctc",
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the result, with every hypothesis, here.")
-    ] = None,
-) -> None:
-    """Measure the word error rate of a model."""
-    from asr.evaluation.evaluate import evaluate as run_evaluation
-    from asr.evaluation.evaluate import write_json
+if TYPE_CHECKING:
     from asr.manifest import Manifest
     from asr.transcriber import Transcriber
 
-    utterances = Manifest.load(manifest)
-    transcriber = Transcriber.load(model, device, decoding)
+
+def evaluate(
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="Utterances with their true texts (JSONL).")
+    ] = None,
+    model: Model = None,
+    device: Device = "auto",
+    decoding: Decoding = "ctc",
+    beam_size: BeamSize = None,
+    language_model: LanguageModelFile = None,
+    hotwords: Hotwords = None,
+    search: SearchSettings = None,
+    normalizer: NormalizerName = "basic",
+    slice_by: SliceBy = None,
+    json_file: JsonFile = None,
+    csv_file: CsvFile = None,
+    report: ReportFolder = None,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Put the result into the table of this README.")
+    ] = None,
+    non_speech: Annotated[
+        Path | None, typer.Option("--non-speech", help="Recordings without speech (JSONL): count invented words.")
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Try weights of the search on this (dev) set, print them, and end there.")
+    ] = False,
+) -> None:
+    """Measure the word error rate of a model, or the words that it invents where no one speaks."""
+    from asr.evaluation.evaluate import evaluate as run_evaluation
+    from asr.evaluation.results import check_table, update_table
+    from asr.manifest import Manifest
+    from asr.transcriber import Transcriber
+
+    if (manifest is None) == (non_speech is None):
+        raise ConfigError("name what to measure on: --manifest or --non-speech")
+    if results:  # before hours of work, not after
+        check_table(results)
+    utterances = Manifest.load(manifest or non_speech or "")
+    options = decoding_options(decoding, beam_size, language_model, hotwords, search)
+    transcriber = Transcriber.load(model, device, options)
+    if model and model.stem == "model":  # every run's checkpoint is called that
+        transcriber.name = model.absolute().parent.name
+    if non_speech:
+        return _measure_non_speech(transcriber, utterances, json_file)
+    if tune:
+        return _tune(transcriber, utterances, normalizer)
     with progress("Decoding", len(utterances)) as advance:
-        result = run_evaluation(transcriber, utterances, progress=advance)
+        result = run_evaluation(transcriber, utterances, normalizer, advance, split_keys(slice_by))
+    write_outputs(result, json_file, csv_file, report, utterances)
+    if results:
+        update_table(results, result)
+    show_result(result)
+    raise typer.Exit(1 if result["unreadable"] else 0)
+
+
+def _tune(transcriber: Transcriber, utterances: Manifest, normalizer: str) -> None:
+    """Print a table of weights, the best first, and the options that name them."""
+    from rich.table import Table
+
+    from asr.evaluation.tune import grid, most_trials, tune
+
+    options = transcriber.options
+    with progress("Tuning", most_trials(options)) as advance:
+        trials = tune(transcriber.model, utterances, options, normalizer, advance)
+    names = list(grid(options))
+    table = Table(
+        *names, "WER %", "CER %", title=f"{options.mode}, beam {options.beam_size}, {len(utterances)} utterances"
+    )
+    for trial in trials:
+        weights = [f"{getattr(trial.options, name):g}" for name in names]
+        table.add_row(*weights, f"{100 * trial.wer:.2f}", f"{100 * trial.cer:.2f}")
+    Console().print(table)
+    typer.echo("best: " + " ".join(f"--search {name}={getattr(trials[0].options, name):g}" for name in names))
+
+
+def _measure_non_speech(transcriber: Transcriber, recordings: Manifest, json_file: Path | None) -> None:
+    from asr.evaluation.non_speech import measure_non_speech
+    from asr.evaluation.results import write_json
+
+    with progress("Listening", len(recordings)) as advance:
+        result = measure_non_speech(transcriber, recordings, advance)
     if json_file:
         write_json(json_file, result)
-    for line in _summary(result):
-        typer.echo(line)
-
-
-def _summary(result: dict[str, Any]) -> list[str]:
-    counts = f"{result['substitutions']} sub, {result['deletions']} del, {result['insertions']} ins"
-    return [
-        f"WER {100 * result['wer']:.2f} %  ({counts}; {result['words']} words, {result['utterances']} utterances)",
-        f"CER {100 * result['cer']:.2f} %   raw WER {100 * result['raw_wer']:.2f} %   "
-        f"normalizer {result['normalizer']['name']} {result['normalizer']['hash']}",
-        f"real-time factor {result['real_time_factor']:.4f} ({result['hardware']})",
-    ]
+    for name, rate in (("recordings", result), ("synthetic signals", result["synthetic"])):
+        typer.echo(f"{rate['words_per_hour']:.1f} words/hour on {name} ({rate['words']} in {rate['hours']:.2f} h)")
+    for row in result["results"] + result["synthetic"]["results"]:
+        if row["text"]:
+            typer.echo(f"  {row['id']}: {row['text']}")

@@ -1,4 +1,4 @@
-"""`asr train` and `asr info`: making a model, and looking at one."""
+"""`asr train`, `asr average`, `asr info`: making a model, and looking at one."""
 
 from __future__ import annotations
 
@@ -32,6 +32,19 @@ def train(
 
     composed = compose(TrainConfig, config, overrides or [])
     console.print(f"trained: {run_training(composed, resume, init_from)}")
+
+
+def average(
+    models: Annotated[list[Path], typer.Argument(help="Checkpoints of one run, such as RUN/best/*.safetensors.")],
+    output: Annotated[Path, typer.Option("--output", help="The averaged checkpoint.")],
+) -> None:
+    """Average the weights of several checkpoints into one, which is often a little better than each."""
+    from asr.model import checkpoint
+    from asr.model.average import average as average_weights
+
+    model, about = average_weights(models)
+    checkpoint.save(output, model, about)
+    console.print(f"averaged {len(models)} checkpoints: {output}; measure it with asr evaluate --model {output}")
 
 
 def info(

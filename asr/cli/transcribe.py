@@ -2,55 +2,201 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.cli.terminal import Decoding, Device, Model, complain, console, progress
+from asr.cli.terminal import (
+    BeamSize,
+    Decoding,
+    Device,
+    Hotwords,
+    LanguageModelFile,
+    Model,
+    SearchSettings,
+    complain,
+    console,
+    decoding_options,
+    progress,
+)
 from asr.errors import AsrError, ConfigError
+
+if TYPE_CHECKING:
+    from asr.inputs import Recording
+    from asr.transcriber import Transcriber
+    from asr.transcript import Transcript
 
 
 def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="Audio or video files.", metavar="FILE...")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Audio or video files, folders (searched recursively), patterns in quotes, or - for standard input.",
+            metavar="FILE...",
+        ),
+    ],
     model: Model = None,
     device: Device = "auto",
     decoding: Decoding = "ctc",
+    beam_size: BeamSize = None,
+    language_model: LanguageModelFile = None,
+    hotwords: Hotwords = None,
+    search: SearchSettings = None,
     format: Annotated[str, typer.Option("--format", help="txt or json.")] = "txt",
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", help="Write one file for each input here instead of printing.")
     ] = None,
+    channels: Annotated[str, typer.Option("--channels", help="mix them, or split: one transcript for each.")] = "mix",
+    vad: Annotated[
+        bool, typer.Option("--vad/--no-vad", help="Decode only where someone speaks, or everything.")
+    ] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip inputs whose output is in --output-dir.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Files to work on at once; the output is the same.")] = 1,
 ) -> None:
     """Turn recordings into text.
 
-    The text goes to standard output (or into --output-dir), everything else to standard error. A file that cannot be
-    read is reported and the others are still done; the exit code is then 1.
+    The text goes to standard output (or into --output-dir, in the folders of the inputs), everything else to standard
+    error. A file that cannot be read is reported and the others are still done; the exit code is then 1.
+
+    Exit codes: 0 all done; 1 some input failed, the rest was done; 2 the command itself is wrong; 130 interrupted.
+    What is finished stays in every case, and --resume goes on from there.
     """
     from asr import writers
-    from asr.transcriber import EMBEDDED, Transcriber
+    from asr.inputs import find_recordings
+    from asr.transcriber import EMBEDDED, Transcriber, in_threads
 
-    if format not in writers.FORMATS:  # before hours of work, not after
+    # Before hours of work, not after.
+    if format not in writers.FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(writers.FORMATS)}, got {format!r}")
-    transcriber = Transcriber.load(model, device, decoding)
+    if channels not in ("mix", "split"):
+        raise ConfigError(f"--channels must be mix or split, got {channels!r}")
+    _check_output(output_dir, resume)
+    options = decoding_options(decoding, beam_size, language_model, hotwords, search)
+    transcriber = Transcriber.load(model, device, options, vad)
     if model is None:
         console.print(_embedded_notice(EMBEDDED), style="dim")
-    stems = writers.unique_stems([str(file) for file in files])
-    failed = 0
-    with progress("Transcribing", len(files)) as advance:
-        for file, stem in zip(files, stems, strict=True):
-            try:
-                transcript = transcriber.transcribe(file)
-                if output_dir:
-                    writers.write(transcript, output_dir, format, stem)
+    with _standard_input(files) as (names, spooled):
+        recordings, errors = find_recordings(names)
+        if resume and (twins := [recording for recording in recordings if recording.numbered]):
+            raise ConfigError(
+                f"{twins[0].path}: --resume cannot tell inputs of one name apart: name their folder instead"
+            )
+        for error in errors:
+            complain(error)
+        work = _Work(transcriber, format, output_dir, channels == "split", resume, spooled)
+        with progress("Transcribing", len(recordings)) as work.advance:
+            for text, complaints in in_threads(work, recordings, jobs, work.stop):
+                errors += complaints
+                for error in complaints:
+                    complain(error)
+                _print(text)
+    raise typer.Exit(1 if errors else 0)
+
+
+@dataclass
+class _Work:
+    """What is done with each recording, in any thread."""
+
+    transcriber: Transcriber
+    format: str
+    output_dir: Path | None
+    split: bool
+    resume: bool
+    spooled: Path | None
+    """The file that standard input was copied to."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    advance: Callable[[int], None] = print
+
+    def __call__(self, recording: Recording) -> tuple[str, list[AsrError]]:
+        """Transcribe and write one recording; gives what is to be printed, and what went wrong."""
+        from asr import writers
+
+        texts: list[str] = []
+        errors: list[AsrError] = []
+        try:
+            for channel, stem in self._outputs(recording):
+                transcript = self.transcriber.transcribe(recording.path, channel=channel, progress=self._heard)
+                if recording.path == self.spooled:
+                    transcript = replace(transcript, source="-")
+                errors += _failures(transcript)
+                if self.output_dir:
+                    writers.write(transcript, self.output_dir / recording.folder, self.format, stem)
                 else:
-                    sys.stdout.write(writers.render(transcript, format))
-                    sys.stdout.flush()
-            except AsrError as error:
-                failed += 1
-                complain(error)
-            advance(1)
-    raise typer.Exit(1 if failed else 0)
+                    texts.append(writers.render(transcript, self.format))
+        except AsrError as error:
+            errors.append(AsrError(str(error).replace(str(self.spooled), "standard input")))
+        self.advance(1)
+        return "".join(texts), errors
+
+    def _outputs(self, recording: Recording) -> Iterator[tuple[int | None, str]]:
+        """Yield each channel that is still to do, and its output's stem."""
+        from asr.audio import channels
+
+        numbers = range(1, channels(recording.path) + 1) if self.split else [None]
+        for channel in numbers:
+            stem = f"{recording.stem}.channel-{channel}" if channel else recording.stem
+            done = self.resume and self.output_dir
+            if not (done and (done / recording.folder / f"{stem}.{self.format}").is_file()):
+                yield channel, stem
+
+    def _heard(self, seconds: float) -> None:
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _standard_input(files: list[str]) -> Iterator[tuple[list[str], Path | None]]:
+    """Put a file in the place of `-`."""
+    from asr.inputs import STANDARD_INPUT, spooled
+
+    if STANDARD_INPUT not in files:
+        yield files, None
+        return
+    if sys.stdin.isatty():
+        raise ConfigError("standard input is a terminal: pipe audio into it, or name a file")
+    with spooled(sys.stdin.buffer) as path:
+        yield [str(path) if name == STANDARD_INPUT else name for name in files], path
+
+
+def _check_output(output_dir: Path | None, resume: bool) -> None:
+    if output_dir is None:
+        if resume:
+            raise ConfigError("--resume looks for finished outputs in --output-dir: name it")
+        return
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{output_dir}: cannot be made: {error.strerror or error}: name another folder") from error
+    if not os.access(output_dir, os.W_OK | os.X_OK):
+        raise ConfigError(f"{output_dir}: cannot be written to: check its permissions, or name another folder")
+
+
+def _failures(transcript: Transcript) -> list[AsrError]:
+    failed = [span for span in transcript.spans if span.kind == "failed"]
+    if not failed:
+        return []
+    seconds = transcript.coverage["failed"]
+    return [
+        AsrError(f"{transcript.source}: {seconds:.1f} s could not be decoded, the rest is there: {failed[0].reason}")
+    ]
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        raise typer.Exit(1) from None
+    except OSError as error:
+        raise AsrError(f"standard output: cannot be written: {error.strerror or error}") from error
 
 
 def _embedded_notice(path: Path) -> str:

@@ -11,31 +11,50 @@ from asr.model.config import ModelConfig
 from asr.tokenizer import TokenizerConfig
 
 
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its learning rate over time (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
+    """How weights move, and how fast over time."""
 
+    name: str = "adamw"
+    """`adamw` (Loshchilov and Hutter 2019, arXiv:1711.05101), or `muon` (Jordan et al. 2024; Liu et al. 2025,
+    arXiv:2502.16982): orthogonal updates for matrices, scaled like AdamW's, and AdamW for everything else."""
     learning_rate: float = 2e-3
     """Peak learning rate."""
     warmup_steps: int = 1000
     """Steps of linear rise to the peak."""
     schedule: str = "cosine"
-    """`cosine`: down to `final_share` of the peak at the last step. `inverse_sqrt`: peak x sqrt(warmup / step)."""
+    """`cosine`: down to `final_share` of the peak at the last step. `wsd`: at the peak until the last `decay_share` of
+    the steps, then straight down to `final_share`. `inverse_sqrt`: peak x sqrt(warmup / step)."""
+    decay_share: float = 0.2
+    """Share of the run in which `wsd` comes down."""
     final_share: float = 0.01
-    """Share of the peak that `cosine` ends at."""
+    """Share of the peak that `cosine` and `wsd` end at."""
     weight_decay: float = 0.01
     """Decay of matrices; norms, biases and embeddings are spared."""
+    layer_decay: float = 1.0
+    """Each encoder block learns at this share of the rate of the block above it; below 1 in fine-tuning."""
     gradient_clip: float = 5.0
     """Largest gradient norm; 0 turns clipping off."""
+    accumulate: int = 1
+    """Batches to each step; the loss is divided by the tokens of all of them, so that four small batches make the step
+    that one large one would."""
 
     def __post_init__(self) -> None:
-        """Check the schedule's name and every number."""
-        if self.schedule not in ("cosine", "inverse_sqrt"):
-            raise ConfigError(f"optimizer.schedule must be cosine or inverse_sqrt, got {self.schedule!r}")
-        if self.learning_rate <= 0 or self.warmup_steps < 1:
-            raise ConfigError("optimizer.learning_rate must be over 0 and optimizer.warmup_steps at least 1")
+        """Check the names and every number."""
+        _one_of("optimizer.name", self.name, ("adamw", "muon"))
+        _one_of("optimizer.schedule", self.schedule, ("cosine", "wsd", "inverse_sqrt"))
+        if self.learning_rate <= 0 or self.warmup_steps < 1 or self.accumulate < 1:
+            raise ConfigError("optimizer: learning_rate must be over 0, warmup_steps and accumulate must be at least 1")
         if min(self.weight_decay, self.gradient_clip, self.final_share) < 0:
             raise ConfigError("optimizer: weight_decay, gradient_clip and final_share must be 0 or more")
+        for name in ("decay_share", "layer_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"optimizer.{name} must lie in 0 < {name} <= 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -44,25 +63,73 @@ class TrainingConfig:
 
     epochs: int = 50
     """Passes over the training data."""
+    batches: int = 0
+    """Batches of each epoch and of each validation; 0 for all. For debugging."""
     seed: int = 1
     """Seed of initial weights, order and augmentation."""
     average_decay: float = 0.999
     """Decay of the running weight average that is validated, saved and shipped; 0 turns it off."""
     validate_every: int = 1
-    """Epochs between validations; a checkpoint is written after each."""
+    """Epochs between validations."""
+    patience: int = 0
+    """Validations without a lower word error rate after which the run ends; 0 never ends it early."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints inside an epoch; there is one after each epoch as well."""
+    keep_last: int = 2
+    """Checkpoints to resume from that are kept; the older ones serve if the newest is damaged."""
+    keep_best: int = 3
+    """Models by lowest word error rate that are kept in RUN/best, for `asr average`."""
+    most_skipped: int = 20
+    """Steps in a row with a loss or gradient that is not finite, after which the run is given up."""
+    check_after: int = 2000
+    """Steps after which a validation says so if CTC writes only blanks or attention does not move forward."""
     accelerator: str = "auto"
     """Lightning's name of the hardware: `auto`, `cpu`, `gpu`."""
     devices: int = 1
-    """Devices on this machine that train together."""
+    """Devices on each machine that train together."""
+    nodes: int = 1
+    """Machines that train together, started by torchrun or SLURM."""
+    strategy: str = "auto"
+    """Lightning's name of how devices share the work: `auto` (`ddp` where there are several), `ddp`, `fsdp`."""
     precision: str = "auto"
-    """Lightning's precision; `auto` is bf16-mixed on GPUs that have it, else 32-true."""
+    """Lightning's precision; `auto` is bf16-mixed on GPUs that have it, 16-mixed on other GPUs, else 32-true."""
+    loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where curves go beside RUN/metrics.csv: `tensorboard`, `wandb`, `mlflow`."""
+    profile: bool = False
+    """Write how long each part of the loop took to RUN/profile.txt."""
 
     def __post_init__(self) -> None:
-        """Check every number."""
-        if self.epochs < 1 or self.validate_every < 1 or self.devices < 1:
-            raise ConfigError("training.epochs, training.validate_every and training.devices must be at least 1")
+        """Check the names and every number."""
+        _one_of("training.strategy", self.strategy, ("auto", "ddp", "fsdp"))
+        for logger in self.loggers:
+            _one_of("training.loggers", logger, ("tensorboard", "wandb", "mlflow"))
+        for name in ("epochs", "validate_every", "devices", "nodes", "keep_last", "keep_best", "most_skipped"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        if self.patience < 0 or self.checkpoint_minutes <= 0:
+            raise ConfigError("training: patience must be 0 or more and checkpoint_minutes over 0")
         if not 0 <= self.average_decay < 1:
             raise ConfigError(f"training.average_decay must lie in 0 <= average_decay < 1, got {self.average_decay}")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What `--init-from` keeps of the model it begins with."""
+
+    tokenizer: str = "keep"
+    """`keep` the source's; `extend` it by the characters of the new data that it lacks; or train a `new` one as
+    `tokenizer` says. Output rows stay with their token; rows of other tokens begin at random."""
+    freeze: list[str] = field(default_factory=list)
+    """Weights that stay as they are, by shell patterns of their names such as `encoder.blocks.[0-7].*`."""
+    lora_rank: int = 0
+    """Rank of low-rank adapters (Hu et al. 2021, arXiv:2106.09685) in all linear layers of encoder and decoder, which
+    then learn alone; they are merged into the weights of the saved model. 0 for none. Needs the package peft."""
+
+    def __post_init__(self) -> None:
+        """Check the choice and the rank."""
+        _one_of("finetune.tokenizer", self.tokenizer, ("keep", "extend", "new"))
+        if self.lora_rank < 0:
+            raise ConfigError(f"finetune.lora_rank must be 0 or more, got {self.lora_rank}")
 
 
 @dataclass(frozen=True)
@@ -81,5 +148,7 @@ class TrainConfig:
     """How weights move."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """How long and on what."""
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """What a run that begins with another model keeps of it."""
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     """How validation decodes; see `asr.decoding.options`."""

@@ -1,42 +1,49 @@
 """One training run, from a configuration to `RUN/model.safetensors`.
 
 RUN/config.yaml         the composed configuration
+RUN/environment.txt     Python, hardware, commit and the version of every package
 RUN/tokenizer.model     the vocabulary
 RUN/model.safetensors   the best model so far, by validation WER
-RUN/checkpoints/        Lightning's own, for --resume
-RUN/metrics.csv, RUN/tensorboard/   curves
+RUN/best/               the best few, for `asr average`
+RUN/checkpoints/        everything, for --resume
+RUN/nonfinite.jsonl     utterances of steps that had to be skipped, if there were any
+RUN/metrics.csv, RUN/curves.png, RUN/tensorboard/   how it went
+RUN/samples.txt, RUN/pictures/                      what it heard, and where it looked
 """
 
 from __future__ import annotations
 
 import logging
-import platform
-import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.profilers import SimpleProfiler
 
-import asr
 from asr.audio import load_mono
 from asr.config import build
-from asr.datamodule import SpeechDataModule, load_manifests
+from asr.datamodule import FollowData, SpeechDataModule
 from asr.errors import ConfigError, DataError
 from asr.manifest import Manifest
 from asr.model import checkpoint as checkpoints
 from asr.model.config import ModelConfig
 from asr.model.recognizer import Recognizer
-from asr.tokenizer import Tokenizer, train_tokenizer
-from asr.training.callbacks import ExportBest
+from asr.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
+from asr.training.diagnosis import Diagnosis
+from asr.training.export import ExportBest
+from asr.training.finetune import begin_with, merged, restrict
+from asr.training.meter import Meter
 from asr.training.module import RecognizerModule
+from asr.training.nonfinite import SkipNonFinite
+from asr.training.provenance import provenance, write_environment
+from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
+from asr.training.vocabulary import prepare_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -48,34 +55,45 @@ def train(config: TrainConfig, resume: bool = False, init_from: Path | None = No
 
     Args:
         config: the whole run.
-        resume: go on from the last checkpoint of `config.run`, with optimiser and schedule.
-        init_from: begin a new run with this checkpoint's weights, architecture and tokenizer; `config.model` and
-            `config.tokenizer` are then not used.
+        resume: go on from the newest whole checkpoint of `config.run`, with everything that was going on.
+        init_from: begin a new run with this checkpoint's weights and architecture; `config.model` is then not used, and
+            `config.finetune` says what becomes of the vocabulary.
 
     Returns:
         The best model's file.
 
     Raises:
         ConfigError: the run folder holds a run already and `resume` is not asked for, or holds none and it is.
-        DataError: manifests or audio are wrong.
-        CheckpointError: `init_from` cannot be read.
+        DataError: manifests or audio are wrong, or training does not go on because of them.
+        CheckpointError: `init_from`, or every checkpoint of the run, cannot be read.
+        StoppedError: a signal ended the run; it is saved.
     """
     run = Path(config.run)
-    last = run / "checkpoints" / "last.ckpt"
-    if resume and not last.is_file():
-        raise ConfigError(f"{run}: nothing to resume, there is no checkpoints/last.ckpt")
-    if not resume and last.is_file():
+    begun = bool(checkpoints_in(run / "checkpoints"))
+    if resume and not begun:
+        raise ConfigError(f"{run}: nothing to resume, there is no checkpoints/step-*.ckpt")
+    if begun and not resume:
         raise ConfigError(f"{run}: holds a run already; go on with --resume, or name another folder with run=FOLDER")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it advertises, and repeats what the bar says
     lightning.seed_everything(config.training.seed, workers=True, verbose=False)
     model, data = _prepare(config, run, resume, init_from)
+    scratch = Recognizer(model.config, model.tokenizer)
+    restrict(model, config.finetune)
     references = {utterance.id: utterance.text for utterance in data.valid}
     if len(references) < len(data.valid):
         raise DataError("data.valid names the same utterance twice: ids must differ across its manifests")
-    module = RecognizerModule(model, config.optimizer, config.decoding, references)
-    scratch = Recognizer(model.config, model.tokenizer)
-    about = _provenance(config, data)
-    trainer = _trainer(config, run, ExportBest(run / "model.safetensors", scratch, about))
-    trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
+    module = RecognizerModule(model, config.optimizer, config.decoding, references, config.training.seed)
+    about = provenance(config, data, init_from.name if init_from else None)
+    export = ExportBest(run, config.training.keep_best, scratch, merged, about)
+    trainer = _trainer(config, run, data, export)
+    if init_from:
+        trainer.validate(module, datamodule=data, verbose=False)
+        log.warning("before the first step: WER %.2f %%", 100 * float(trainer.callback_metrics["valid/wer"]))
+    trainer.callbacks.insert(0, FollowData(data))  # type: ignore[attr-defined]
+    newest = newest_whole(run / "checkpoints") if resume else None
+    if newest and (run / "metrics.csv").is_file():  # the logger would begin the file again
+        (run / "metrics.csv").replace(run / f"metrics-until-{newest.stem}.csv")
+    trainer.fit(module, datamodule=data, ckpt_path=newest, weights_only=True)
     return run / "model.safetensors"
 
 
@@ -88,24 +106,23 @@ def _prepare(
     if resume:  # a run keeps the architecture and the vocabulary it began with
         begun = yaml.safe_load((run / "config.yaml").read_text())
         config = replace(config, model=build(ModelConfig, begun["model"], f"{run}/config.yaml"))
-        tokenizer = Tokenizer(vocabulary.read_bytes(), begun["tokenizer"]["normalizer"])
+        model = Recognizer(config.model, Tokenizer(vocabulary.read_bytes(), begun["tokenizer"]["normalizer"]))
     elif source:
-        config = replace(config, model=source.config)
-        tokenizer = source.tokenizer
+        texts = [text for path in config.data.train for text in Manifest.load(path).texts]
+        model = begin_with(source, texts, config.finetune, config.tokenizer)
+        config = replace(config, model=model.config)
+        config = replace(config, tokenizer=replace(config.tokenizer, normalizer=model.tokenizer.normalizer.name))
     else:
-        tokenizer = train_tokenizer(load_manifests(config.data.train, "data.train").texts, config.tokenizer)
-    data = SpeechDataModule(config.data, tokenizer, config.training.seed)
+        model = Recognizer(config.model, prepare_tokenizer(config))
+    data = SpeechDataModule(config.data, model.tokenizer, config.training.seed)
     if data.left_out:
         log.warning("%d utterances longer than %g s are left out of training", data.left_out, config.data.max_seconds)
-    if source:
-        model = source.train()
-    else:
-        model = Recognizer(config.model, tokenizer)
-        if not resume:  # a resumed run finds its statistics in the checkpoint
-            _fit_statistics(model, data.train)
+    if not resume and not source:  # others bring their statistics with their weights
+        _fit_statistics(model, data.train)
     run.mkdir(parents=True, exist_ok=True)
-    vocabulary.write_bytes(tokenizer.model)
+    vocabulary.write_bytes(model.tokenizer.model)
     (run / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    write_environment(run / "environment.txt")
     return model, data
 
 
@@ -119,79 +136,68 @@ def _fit_statistics(model: Recognizer, manifest: Manifest) -> None:
     model.norm.fit(features)
 
 
-def _trainer(config: TrainConfig, run: Path, export: ExportBest) -> lightning.Trainer:
+def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: ExportBest) -> lightning.Trainer:
     training = config.training
-    callbacks: list[Callback] = []
+    if training.strategy == "fsdp" and training.average_decay:
+        raise ConfigError("training.strategy=fsdp shards the weights, which no average can follow: average_decay=0")
+    callbacks: list[Callback] = [FollowData(data), SkipNonFinite(run / "nonfinite.jsonl", training.most_skipped)]
     if training.average_decay:
         callbacks.append(EMAWeightAveraging(decay=training.average_decay))
+    if training.patience:
+        callbacks.append(EarlyStopping("valid/wer", patience=training.patience, min_delta=1e-6))
     callbacks += [
         export,
-        # The latest state after every epoch; Lightning's own `save_last` would wait for a better score.
-        ModelCheckpoint(
-            run / "checkpoints", "last", save_on_train_epoch_end=True, enable_version_counter=False, save_top_k=1
-        ),
+        Diagnosis(run, training.check_after),
         RichProgressBar(leave=True),
-    ]
-    loggers: list[Logger] = [
-        CSVLogger(run, name="", version=""),
-        TensorBoardLogger(run, name="tensorboard", version=""),
+        Meter(),
+        KeepCheckpoints(run / "checkpoints", training.checkpoint_minutes, training.keep_last),
     ]
     return lightning.Trainer(
         accelerator=training.accelerator,
         devices=training.devices,
+        num_nodes=training.nodes,
+        strategy=_strategy(training.strategy, training.devices * training.nodes, export.model),
         precision=_precision(training.precision),  # type: ignore[arg-type]
+        plugins=[AtomicCheckpointIO()],
         max_epochs=training.epochs,
+        limit_train_batches=training.batches or None,
+        limit_val_batches=training.batches or None,
         check_val_every_n_epoch=training.validate_every,
+        accumulate_grad_batches=config.optimizer.accumulate,
         gradient_clip_val=config.optimizer.gradient_clip or None,
         use_distributed_sampler=False,  # the plan already gives each rank its share
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         callbacks=callbacks,
-        logger=loggers,
+        logger=_loggers(training.loggers, run),
+        profiler=SimpleProfiler(run, "profile") if training.profile else None,
+        enable_checkpointing=False,  # KeepCheckpoints does it
         enable_model_summary=False,
     )
+
+
+def _strategy(name: str, ranks: int, model: Recognizer) -> str:
+    if ranks > 1 and name in ("auto", "ddp") and model.config.encoder.stochastic_depth:
+        return "ddp_find_unused_parameters_true"  # a block that was skipped has no gradient to wait for
+    return name
 
 
 def _precision(wanted: str) -> str:
     if wanted != "auto":
         return wanted
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+    if not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
 
 
-def _provenance(config: TrainConfig, data: SpeechDataModule) -> Callable[[], dict[str, Any]]:
-    """Collect what a checkpoint says of its making; the clock is read when it is asked."""
-    began = time.monotonic()
-    manifests = [Path(path) for path in config.data.train]
-    facts = {
-        "data": {
-            "manifests": ["/".join(path.parts[-2:]) for path in manifests],  # no path of the machine it was trained on
-            "utterances": len(data.train),
-            "left_out": data.left_out,
-            "hours": round(float(data.train.durations.sum()) / 3600, 3),
-        },
-        "software": {
-            "asr": asr.__version__,
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-            "commit": _commit(),
-        },
-        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU",
-        "config": {key: value for key, value in asdict(config).items() if key not in ("run", "model")},
+def _loggers(names: list[str], run: Path) -> list[Logger]:
+    """Make the loggers; the CSV file is always written."""
+    made = {
+        "tensorboard": partial(TensorBoardLogger, run, name="tensorboard", version=""),
+        "wandb": partial(WandbLogger, name=run.name, save_dir=run, project="asr"),
+        "mlflow": partial(MLFlowLogger, experiment_name="asr", run_name=run.name, tracking_uri=f"file:{run}/mlruns"),
     }
-    facts["config"]["data"] = {k: v for k, v in asdict(config.data).items() if k not in ("train", "valid")}
-
-    def about() -> dict[str, Any]:
-        hours = (time.monotonic() - began) / 3600
-        training = {"date": time.strftime("%Y-%m-%d"), "hours": round(hours, 3), "epochs": config.training.epochs}
-        return facts | {"training": training}
-
-    return about
-
-
-def _commit() -> str | None:
-    """Give the checkout's commit, or None for an installed package."""
-    folder = Path(__file__).parents[2]
-    if not (folder / ".git").exists():
-        return None
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    try:
+        return [CSVLogger(run, name="", version=""), *(made[name]() for name in names)]
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"training.loggers: {error.msg.splitlines()[0]}; pip install the logger's package") from error

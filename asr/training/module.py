@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from asr.audio import SAMPLE_RATE
-from asr.decoding import DecodingOptions, decode
+from asr.decoding import DecodingOptions, Hypothesis, decode
 from asr.evaluation.wer import score
 from asr.losses import Losses
 from asr.model.recognizer import Batch, Recognizer
@@ -20,41 +20,65 @@ from asr.training.optimizers import make_optimizer, make_schedule
 class RecognizerModule(lightning.LightningModule):
     """Trains a recogniser.
 
+    The gradient of a step is that of the summed loss of all its batches on all ranks, divided by all their tokens: how
+    the utterances are dealt out to batches and ranks makes no difference.
+
     Args:
         model: the recogniser.
         optimizer: learning rate and its schedule.
         decoding: how validation decodes.
         references: raw transcript of each validation utterance by id; WER is never measured on token round trips.
+        seed: of the run; dropout draws from (seed, step, rank) and so needs no state to be resumed.
     """
 
     def __init__(
-        self, model: Recognizer, optimizer: OptimizerConfig, decoding: DecodingOptions, references: dict[str, str]
+        self,
+        model: Recognizer,
+        optimizer: OptimizerConfig,
+        decoding: DecodingOptions,
+        references: dict[str, str],
+        seed: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
         self.optimizer_config = optimizer
         self.decoding = decoding
         self.references = references
+        self.seed = seed
         self.pairs: list[tuple[str, str]] = []
+        self.step_tokens: Tensor | None = None  # target tokens of the batches since the last step, on this rank
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Give the loss of one batch, divided by the tokens of all ranks' batches."""
+        """Give the summed loss of one batch; the step divides its gradient by tokens."""
+        torch.manual_seed(hash((self.seed, self.current_epoch, batch_index, self.global_rank)))
         losses = self.model.loss(batch)
         self._log("train", losses, batch)
         self.log("train/infeasible", losses.infeasible.float(), reduce_fx="sum", on_step=False, on_epoch=True)
         self.log("train/audio_hours", batch.lengths.sum() / SAMPLE_RATE / 3600, reduce_fx="sum", on_epoch=True)
-        # Lightning averages gradients over ranks: the mean tokens a rank makes that the sum over all tokens.
-        tokens = self.trainer.strategy.reduce(losses.tokens.float(), reduce_op="mean")
-        return losses.total / torch.as_tensor(tokens).clamp_min(1)
+        self.step_tokens = losses.tokens if self.step_tokens is None else self.step_tokens + losses.tokens
+        return losses.total
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Decode one batch and keep its texts beside the references."""
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the gradient by the tokens it was summed over.
+
+        Lightning has averaged it over ranks and divided it by the number of batches, which both are undone.
+        """
+        assert self.step_tokens is not None
+        tokens = torch.as_tensor(self.trainer.strategy.reduce(self.step_tokens.float(), reduce_op="mean"))
+        self.step_tokens = None
+        share = self.trainer.accumulate_grad_batches / tokens.clamp_min(1.0)
+        for weight in self.parameters():
+            if weight.grad is not None:
+                weight.grad.mul_(share)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> list[Hypothesis]:
+        """Decode one batch and keep its texts beside the references; gives the best hypotheses."""
         self._log("valid", self.model.loss(batch), batch)
         encoder_out, lengths = self.model.encode(batch.waveform, batch.lengths)
-        for utterance, hypotheses in zip(
-            batch.ids, decode(self.model, encoder_out, lengths, self.decoding), strict=True
-        ):
-            self.pairs.append((self.references[utterance], self.model.tokenizer.decode(hypotheses[0].tokens)))
+        best = [hypotheses[0] for hypotheses in decode(self.model, encoder_out, lengths, self.decoding)]
+        texts = [self.model.tokenizer.decode(hypothesis.tokens) for hypothesis in best]
+        self.pairs += [(self.references[name], text) for name, text in zip(batch.ids, texts, strict=True)]
+        return best
 
     def on_validation_epoch_end(self) -> None:
         """Log the corpus-level word error rate over all ranks."""
@@ -67,7 +91,7 @@ class RecognizerModule(lightning.LightningModule):
         self.pairs = []
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Make AdamW and its schedule over the whole run."""
+        """Make the optimiser and its schedule over the whole run."""
         optimizer = make_optimizer(self.model, self.optimizer_config)
         schedule = make_schedule(optimizer, self.optimizer_config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

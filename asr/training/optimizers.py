@@ -1,8 +1,11 @@
-"""AdamW over two groups of weights, and the learning rate's way up and down."""
+"""AdamW or Muon over groups of weights, and the learning rate's way up and down."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,24 +13,81 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from asr.training.config import OptimizerConfig
 
+BETAS = (0.9, 0.98)  # the usual choice for transformers: the second moment follows within fifty steps
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Make AdamW; only matrices decay, since norms, biases and embeddings have scales of their own."""
-    spared = {
-        id(weight) for module in model.modules() if isinstance(module, nn.Embedding) for weight in [module.weight]
-    }
-    decayed, free = [], []
-    for weight in model.parameters():
-        (free if weight.ndim < 2 or id(weight) in spared else decayed).append(weight)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for matrices and AdamW for the rest, as one optimiser with one list of groups.
+
+    Args:
+        matrices: groups for Muon; it takes two-dimensional weights only.
+        others: groups for AdamW.
+    """
+
+    def __init__(self, matrices: list[dict[str, Any]], others: list[dict[str, Any]], learning_rate: float) -> None:
+        muon = torch.optim.Muon(matrices, lr=learning_rate, adjust_lr_fn="match_rms_adamw")
+        self.parts = (muon, torch.optim.AdamW(others, lr=learning_rate, betas=BETAS, fused=True))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        # A schedule changes the groups it is given: they must be the very ones that the parts read.
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Run the closure once, then let both take their step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the states of both."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the states of both."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Make the optimiser over the weights that learn.
+
+    Only matrices decay, since norms, biases and embeddings have scales of their own.
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    top = max(_block(name) for name, _ in model.named_parameters())
+    groups: dict[tuple[bool, bool, float], dict[str, Any]] = {}
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
+        matrix = weight.ndim >= 2 and id(weight) not in embeddings
+        flat = matrix and weight.ndim == 2  # convolutions' filters are matrices, too, but Muon takes no stacks
+        share = config.layer_decay ** (top - _block(name)) if name.startswith("encoder.") else 1.0
+        decay = config.weight_decay if matrix else 0.0
+        rate = config.learning_rate * share
+        group = groups.setdefault((flat, matrix, share), {"params": [], "weight_decay": decay, "lr": rate})
+        group["params"].append(weight)
+    if config.name == "muon":
+        matrices = [group for (flat, _, _), group in groups.items() if flat]
+        others = [group for (flat, _, _), group in groups.items() if not flat]
+        return MuonWithAdamW(matrices, others, config.learning_rate)
+    return torch.optim.AdamW(list(groups.values()), lr=config.learning_rate, betas=BETAS, fused=True)
+
+
+def _block(name: str) -> int:
+    """Give the encoder block a weight belongs to, from 0; subsampling counts as the first."""
+    found = re.match(r"encoder\.blocks\.(\d+)\.", name)
+    return int(found[1]) if found else 0
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: OptimizerConfig, steps: int) -> LambdaLR:
     """Make the schedule of the learning rate, one value for each optimiser step.
 
     Args:
-        optimizer: holds the peak rate.
+        optimizer: holds the peak rates.
         config: which schedule.
         steps: optimiser steps of the whole run.
     """
@@ -41,5 +101,9 @@ def rate_share(step: int, config: OptimizerConfig, steps: int) -> float:
         return (step + 1) / warmup
     if config.schedule == "inverse_sqrt":
         return math.sqrt(warmup / (step + 1))
+    if config.schedule == "wsd":
+        decaying = max(1, int(config.decay_share * (steps - warmup)))
+        left = min(1.0, max(0.0, (steps - step) / decaying))
+        return config.final_share + (1 - config.final_share) * left
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))
     return config.final_share + (1 - config.final_share) * 0.5 * (1 + math.cos(math.pi * progress))

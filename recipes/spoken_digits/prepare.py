@@ -12,51 +12,35 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from asr.errors import DataError
-from asr.manifest import Utterance, read_packed
-from asr.recipes import fetch, measure_all, prepared, write_splits
+from asr.corpora import Corpus
+from asr.download import fetch
+from asr.manifest import Utterance
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[a-z]+)_(?P<index>[0-9]+)")
-HOME = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads"
+SPLITS = ("train", "dev", "test")
+LAYOUT = "the data set's folder, with recordings/<digit>_<speaker>_<index>.wav in it"
+MIRROR = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads"
 
 
-def prepare(source: Path | None, output: Path, mirror: str = HOME) -> list[Path]:
-    """Write train.jsonl, dev.jsonl and test.jsonl.
-
-    Args:
-        source: the data set's folder, which holds recordings/, or a folder with a manifest.jsonl; None downloads it.
-        output: folder for the manifests, and for the download.
-        mirror: address of the folder that holds master.zip.
-
-    Returns:
-        The manifests.
-    """
-    if done := prepared(output, "train", "test"):
-        return done
-    if source is not None and (source / "manifest.jsonl").is_file():
-        utterances = [utterance for split in read_packed(source).values() for utterance in split]
-    else:
-        if source is None:
-            source = fetch(f"{mirror}/master.zip", output / "download" / "free-spoken-digit-dataset")
-        utterances = _read(source)
-    splits: dict[str, list[Utterance]] = {"test": [], "dev": [], "train": []}
-    for utterance in utterances:
-        if name := NAME.fullmatch(utterance.id):
-            splits[_split(int(name["index"]))].append(utterance)
-    if not (splits["train"] and splits["test"]):
-        raise DataError(f"{source}: holds no recordings/<digit>_<speaker>_<index>.wav for both training and test")
-    return write_splits(output, splits)
+def download(folder: Path) -> Path:
+    """Fetch the repository, 16 MB."""
+    return fetch(f"{MIRROR}/master.zip", folder / "free-spoken-digit-dataset")
 
 
-def _read(source: Path) -> list[Utterance]:
-    utterances = []
+def read(source: Path) -> Corpus:
+    """Read the recordings, whose names say digit, speaker and index."""
+    corpus = Corpus({"train": [], "test": []})
     for audio in sorted(source.glob("**/recordings/*.wav")):
         if name := NAME.fullmatch(audio.stem):
-            word, speaker = WORDS[int(name["digit"])], name["speaker"]
-            utterances.append(Utterance(audio.stem, str(audio), 0.0, word, speaker=speaker, language="en"))
-    return measure_all(utterances)
+            word, split = WORDS[int(name["digit"])], "test" if int(name["index"]) < 5 else "train"
+            corpus.splits[split].append(
+                Utterance(audio.stem, str(audio), 0.0, word, speaker=name["speaker"], language="en")
+            )
+    return corpus
 
 
-def _split(index: int) -> str:
-    return "test" if index < 5 else "dev" if index >= 45 else "train"
+def is_dev(utterance: Utterance) -> bool:
+    """Hold out the last five recordings of each digit and speaker."""
+    name = NAME.fullmatch(utterance.id)
+    return bool(name) and int(name["index"]) >= 45

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
+from runs import TINY, composed
 
 from asr.config import compose, resource
 from asr.decoding import DecodingOptions
 from asr.errors import ConfigError, DataError
 from asr.evaluation.evaluate import evaluate
-from asr.manifest import Manifest, write_manifest
+from asr.manifest import Manifest
 from asr.model import checkpoint
 from asr.training.config import TrainConfig
 from asr.training.fit import train
@@ -20,19 +19,6 @@ RECIPES = sorted(path.stem for path in (resource("conf") / "recipe").glob("*.yam
 PARTS = sorted(
     f"{path.parent.name}={path.stem}" for path in resource("conf").glob("*/*.yaml") if path.parent.name != "recipe"
 )
-
-
-@pytest.fixture
-def eight(manifest, tmp_path) -> Path:
-    """The eight shortest shipped utterances as a manifest."""
-    shortest = sorted(manifest, key=lambda utterance: utterance.duration)[:8]
-    write_manifest(tmp_path / "eight.jsonl", shortest)
-    return tmp_path / "eight.jsonl"
-
-
-def composed(recipe: str, manifest: Path, run: Path, *more: str) -> TrainConfig:
-    overrides = [f"data.train=[{manifest}]", f"data.valid=[{manifest}]", f"run={run}", "data.workers=0"]
-    return compose(TrainConfig, recipe, [*overrides, "training.accelerator=cpu", *more])
 
 
 OVERFIT = (
@@ -70,17 +56,6 @@ def test_eight_real_utterances_are_learnt_by_heart(eight, tmp_path):
     assert written["wer"] < 0.7, written["results"]
 
 
-TINY = (
-    "model.encoder.layers=1",
-    "model.encoder.dim=16",
-    "model.encoder.feed_forward=16",
-    "model.encoder.subsampling_channels=4",
-    "model.decoder.feed_forward=16",
-    "data.batch_seconds=60",
-    "tokenizer.vocabulary=60",
-)
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_shipped_configuration_takes_a_step(recipe, eight, tmp_path):
     config = composed(recipe, eight, tmp_path / "run", *TINY, "training.epochs=1")
@@ -97,19 +72,6 @@ def test_every_shipped_configuration_takes_a_step(recipe, eight, tmp_path):
 def test_every_shipped_part_of_a_configuration_trains(part, eight, tmp_path):
     overrides = (part, "training.epochs=1", "tokenizer.vocabulary=60", "data.batch_seconds=60")
     assert train(composed("spoken_digits", eight, tmp_path / "run", *overrides)).is_file()
-
-
-def test_a_run_goes_on_where_it_stopped(eight, tmp_path):
-    steps = ("training.average_decay=0.9", "optimizer.warmup_steps=2", *TINY)
-    whole = train(composed("mini_librispeech", eight, tmp_path / "whole", *steps, "training.epochs=4"))
-    half = tmp_path / "half"
-    train(composed("mini_librispeech", eight, half, *steps, "training.epochs=2"))
-    with pytest.raises(ConfigError, match="holds a run already"):
-        train(composed("mini_librispeech", eight, half, *steps, "training.epochs=4"))
-    train(composed("mini_librispeech", eight, half, *steps, "training.epochs=4"), resume=True)
-    last = {run: torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (half, whole.parent)}
-    assert last[half]["global_step"] == last[whole.parent]["global_step"]
-    assert last[half]["epoch"] == last[whole.parent]["epoch"] == 3
 
 
 def test_there_must_be_something_to_resume(eight, tmp_path):

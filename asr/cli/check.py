@@ -1,0 +1,140 @@
+"""`asr check`: what is wrong with a data set, before training finds out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asr.cli.terminal import Device, complain, console, progress
+from asr.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from asr.check import Checked
+    from asr.tokenizer import Tokenizer
+
+EMBEDDED_MODEL = "embedded"
+FACTOR = 4  # feature frames for each encoder frame where only a tokenizer is given: 40 ms, as most recipes here
+
+
+def check(
+    manifests: Annotated[
+        list[Path], typer.Argument(metavar="MANIFEST...", help="Manifests (JSONL), training data first, tests last.")
+    ],
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="SentencePiece model: finds what CTC cannot align at 40 ms.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Checkpoint, or 'embedded': finds transcripts that do not fit the audio."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Folder for report.html and report.json.")] = None,
+    write_clean: Annotated[
+        Path | None,
+        typer.Option("--write-clean", help="Write the manifest without errors and warnings; of several, a folder."),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found here.")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes. Default: one for each core.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Find what is wrong with a data set before training does.
+
+    Errors make training or testing wrong or impossible, warnings probably do harm, notices are worth knowing. What two
+    manifests share is held against the one named first.
+
+    Exit codes: 0 no error or warning; 1 some were found; 2 the command itself is wrong; 130 interrupted.
+    """
+    from asr.check import check as run
+    from asr.check.listen import default_jobs
+    from asr.check.report import as_html, as_json
+    from asr.evaluation.plausibility import TranscriptJudge, infeasible_rows
+    from asr.exchange.files import replacing
+    from asr.manifest import Manifest
+    from asr.model import checkpoint
+    from asr.transcriber import EMBEDDED, choose_device
+
+    targets = _clean_targets(manifests, write_clean)
+    recognizer = None
+    if model:
+        recognizer, _ = checkpoint.load(EMBEDDED if model == EMBEDDED_MODEL else model, choose_device(device))
+    pieces = _load_tokenizer(tokenizer) if tokenizer else recognizer.tokenizer if recognizer else None
+    factor = recognizer.config.encoder.subsampling if recognizer else FACTOR
+    loaded = [Manifest.load(path) for path in manifests]
+    utterances = sum(map(len, loaded))
+    with progress("Checking", utterances * (2 if recognizer else 1)) as advance:
+        checked = run(
+            loaded,
+            jobs or default_jobs(),
+            pieces,
+            infeasible_rows(pieces, factor) if pieces else None,
+            TranscriptJudge(recognizer, advance) if recognizer else None,
+            advance,
+        )
+    written = json.dumps(as_json(checked), indent=2, ensure_ascii=False) + "\n"
+    outputs = {json_file: written} if json_file else {}
+    if report:
+        outputs |= {report / "report.html": as_html(checked), report / "report.json": written}
+    for path, content in outputs.items():
+        with replacing(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    _show(checked)
+    _write_clean(checked, targets)
+    raise typer.Exit(1 if any(finding.offends for finding in checked.findings) else 0)
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    from asr.tokenizer import Tokenizer
+
+    try:
+        return Tokenizer(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}: name a tokenizer.model") from error
+
+
+def _clean_targets(manifests: list[Path], target: Path | None) -> list[Path]:
+    """Say where the clean copy of each manifest goes; none may take the place of a manifest that is read."""
+    if target is None:
+        return []
+    targets = [target] if len(manifests) == 1 else [target / path.name for path in manifests]
+    if len(set(targets)) < len(targets):
+        raise ConfigError("--write-clean: two manifests have the same file name: check them one by one")
+    if len(manifests) == 1 and target.is_dir():
+        raise ConfigError(f"{target}: is a folder: --write-clean names the file to write")
+    taken = {os.path.realpath(path) for path in manifests}
+    if twice := next((path for path in targets if os.path.realpath(path) in taken), None):
+        raise ConfigError(f"{twice}: is checked itself: --write-clean must name another place")
+    return targets
+
+
+def _show(checked: Checked) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from asr.check import KINDS
+
+    styles = {"error": "red", "warning": "yellow", "notice": "dim"}
+    table = Table("severity", "kind", "utterances", "")
+    for (severity, kind), count in checked.counts().items():
+        table.add_row(severity, kind, f"{count:,}", KINDS[kind].about, style=styles[severity])
+    if table.row_count:
+        Console().print(table)
+    for note in checked.notes:
+        console.print(note, style="dim", markup=False)
+    for number, manifest in enumerate(checked.manifests):
+        bad = int(checked.offenders(number).sum())
+        console.print(f"{manifest.origin}: {bad:,} of {len(manifest):,} with errors or warnings", markup=False)
+
+
+def _write_clean(checked: Checked, targets: list[Path]) -> None:
+    from asr.manifest import write_manifest
+
+    for number, (path, manifest) in enumerate(zip(targets, checked.manifests, strict=False)):
+        kept = manifest.select(~checked.offenders(number))
+        if not len(kept):
+            complain(DataError(f"{path}: not written: no utterance of {manifest.origin} is without error or warning"))
+            continue
+        write_manifest(path, kept)
+        console.print(f"{path}: {len(kept):,} utterances", markup=False)

@@ -1,0 +1,71 @@
+"""`asr lm`: language models for the search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asr.cli.terminal import Model, console
+from asr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from asr.tokenizer import Tokenizer
+
+app = typer.Typer(help="Language models for the search.", no_args_is_help=True)
+
+
+@app.callback()
+def lm() -> None:
+    """Language models for the search."""
+
+
+@app.command()
+def build(
+    texts: Annotated[
+        list[Path],
+        typer.Argument(help="Text files, a sentence on each line, also .gz; or manifests (.jsonl).", metavar="TEXT..."),
+    ],
+    output: Annotated[Path, typer.Option("--output", help="ARPA file to write; gzipped if it ends in .gz.")],
+    model: Model = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="SentencePiece file to use in place of a model's own.")
+    ] = None,
+    order: Annotated[int, typer.Option("--order", min=2, max=20, help="Longest n-gram, in tokens.")] = 6,
+    cutoff: Annotated[
+        int, typer.Option("--cutoff", min=0, help="Leave out n-grams of 3 and more tokens seen so often or less.")
+    ] = 1,
+) -> None:
+    """Estimate an n-gram model of a model's own tokens (modified Kneser-Ney) for --language-model.
+
+    A model of characters wants an order of 6 to 10, one of word pieces 3 to 5. Never build it from the texts that are
+    tested on.
+    """
+    from asr.decoding.arpa import read_sentences, write_arpa
+    from asr.decoding.kneser_ney import estimate
+
+    if not output.name.endswith((".arpa", ".arpa.gz")):
+        raise ConfigError(f"--output must end in .arpa or .arpa.gz, got {output}")
+    tokens = _tokenizer(model, tokenizer)
+    with console.status("Counting n-grams"):
+        encoded = (tokens.encode(sentence) for path in texts for sentence in read_sentences(path))
+        orders = estimate(encoded, order, len(tokens), cutoff)
+        write_arpa(output, orders, tokens)
+    counts = ", ".join(f"{len(grams.log_probs)} of {n}" for n, grams in enumerate(orders, start=1))
+    console.print(f"{output}: n-grams by tokens: {counts}")
+
+
+def _tokenizer(model: Path | None, path: Path | None) -> Tokenizer:
+    from asr.model import checkpoint
+    from asr.tokenizer import Tokenizer
+    from asr.transcriber import EMBEDDED
+
+    if model and path:
+        raise ConfigError("--model and --tokenizer both name a vocabulary: choose one of them")
+    if path is None:
+        return checkpoint.load(model or EMBEDDED)[0].tokenizer
+    try:
+        return Tokenizer(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error

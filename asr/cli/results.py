@@ -1,0 +1,107 @@
+"""What `asr evaluate` and `asr score` share: options, files, and the table on the console."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from asr.cli.terminal import console
+
+if TYPE_CHECKING:
+    from asr.manifest import Manifest
+
+NormalizerName = Annotated[
+    str,
+    typer.Option(
+        "--normalizer", help="What both texts go through: none, basic, or english (Whisper's; not for LibriSpeech)."
+    ),
+]
+SliceBy = Annotated[
+    str | None,
+    typer.Option("--slice-by", help="Keys with commas to tell utterances apart by. Default: speaker,duration,snr."),
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result, with every hypothesis, here.")]
+CsvFile = Annotated[Path | None, typer.Option("--csv", help="Add the figures to this table, as one row.")]
+ReportFolder = Annotated[
+    Path | None, typer.Option("--report", help="Write a page to look through (report.html) and errors.txt here.")
+]
+_MOST_ROWS = 12  # of each slice on the console; the JSON has all
+
+
+def split_keys(keys: str | None) -> list[str] | None:
+    """Take `speaker,duration` apart."""
+    return [key.strip() for key in keys.split(",") if key.strip()] if keys is not None else None
+
+
+def write_outputs(
+    result: dict[str, Any],
+    json_file: Path | None,
+    csv_file: Path | None,
+    report: Path | None,
+    manifest: Manifest | None = None,
+) -> None:
+    """Write what was asked for; `manifest` says where the report finds its audio."""
+    from asr.evaluation.results import append_csv, write_json
+
+    if json_file:
+        write_json(json_file, result)
+    if csv_file:
+        append_csv(csv_file, result)
+    if report:
+        from asr.evaluation.report import write_report
+
+        console.print(f"report: {write_report(report, result, manifest)}")
+
+
+def show_result(result: dict[str, Any]) -> None:
+    """Print the figures on standard output: the rates with their interval, and a table of the slices."""
+    interval, counts = result["interval"], f"{result['substitutions']} sub, {result['deletions']} del"
+    counts += f", {result['insertions']} ins; {result['words']} words, {result['utterances']} utterances"
+    normalizer = result["normalizer"]
+    typer.echo(f"WER {100 * result['wer']:.2f} %  ({counts})")
+    typer.echo(f"95 % interval {_range(interval)}, by {interval['blocks']} {interval['unit']}s{_caution(interval)}")
+    typer.echo(
+        f"CER {100 * result['cer']:.2f} %   raw WER {100 * result['raw_wer']:.2f} %, raw CER "
+        f"{100 * result['raw_cer']:.2f} %   normalizer {normalizer['name']} {normalizer['hash']}"
+    )
+    if result["empty_references"]:
+        words = result["words_on_empty_references"]
+        typer.echo(f"apart: {result['empty_references']} utterances without words, {words} words invented for them")
+    if "real_time_factor" in result:
+        busy = "; other programs were running, so it means little" if result["busy"] else ""
+        typer.echo(f"real-time factor {result['real_time_factor']:.4f} ({result['hardware']}{busy})")
+    if result.get("unreadable"):
+        first = next(row["error"] for row in result["results"] if "error" in row)
+        console.print(f"error: {result['unreadable']} files cannot be read, the first: {first}", style="red")
+    if result["slices"]:
+        Console(highlight=False).print(_table(result["slices"]))
+
+
+def _table(slices: dict[str, list[dict[str, Any]]]) -> Table:
+    table = Table("slice", "WER %", "95 %", "errors", "words", "utterances", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for key, rows in slices.items():
+        # Bands stay in their order; of many speakers the worst are shown.
+        shown = rows if len(rows) <= _MOST_ROWS else sorted(rows, key=lambda row: -row["wer"])[:_MOST_ROWS]
+        for row in shown:
+            cells = (f"{100 * row['wer']:.2f}", _range(row), row["errors"], row["words"], row["utterances"])
+            table.add_row(f"{key} {row['value']}", *map(str, cells))
+        if len(shown) < len(rows):
+            table.add_row(f"{key}: the worst {len(shown)} of {len(rows)}", style="dim")
+        table.add_section()
+    return table
+
+
+def _range(bounds: dict[str, Any]) -> str:
+    return f"{100 * bounds['low']:.2f} to {100 * bounds['high']:.2f}"
+
+
+def _caution(interval: dict[str, Any]) -> str:
+    from asr.evaluation.bootstrap import FEW_BLOCKS
+
+    return " (few: take it as a rough one)" if interval["blocks"] < FEW_BLOCKS else ""

@@ -1,0 +1,116 @@
+"""Beginning with another model: its vocabulary kept, extended or changed, weights frozen, low-rank adapters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from fnmatch import fnmatch
+
+import torch
+from torch import Tensor, nn
+
+from asr.errors import ConfigError
+from asr.model.recognizer import Recognizer
+from asr.tokenizer import SPECIALS, Tokenizer, TokenizerConfig, extend_tokenizer, train_tokenizer
+from asr.training.config import FinetuneConfig
+
+log = logging.getLogger(__name__)
+
+ROWS = ("decoder.embedding.weight", "ctc_head.weight", "ctc_head.bias")  # what has one row for each token
+ADAPTED = ("encoder.blocks.", "decoder.blocks.")
+SCALE = 2.0  # of the adapters' product, the usual alpha = 2 x rank
+
+
+def begin_with(
+    source: Recognizer, texts: Sequence[str], finetune: FinetuneConfig, tokenizer: TokenizerConfig
+) -> Recognizer:
+    """Make the model that a fine-tuning run begins with.
+
+    Args:
+        source: the model whose weights and architecture are taken.
+        texts: transcripts of the new data.
+        finetune: what becomes of the vocabulary.
+        tokenizer: the settings of a new vocabulary.
+
+    Returns:
+        The source itself if it keeps its vocabulary; otherwise a copy in which each output row that has its token in
+        both vocabularies is the source's, and the others begin at random.
+    """
+    if finetune.tokenizer == "keep":
+        return source.train()
+    extended = finetune.tokenizer == "extend"
+    wanted = extend_tokenizer(source.tokenizer, texts) if extended else train_tokenizer(texts, tokenizer)
+    model = Recognizer(source.config, wanted)
+    begin, end = model.state_dict(), source.state_dict()
+    mine, theirs = _shared_rows(wanted, source.tokenizer)
+    for name, weight in end.items():
+        if name in ROWS:
+            begin[name][mine] = weight[theirs]
+        else:
+            begin[name] = weight
+    model.load_state_dict(begin)
+    new = len(wanted) - len(mine)
+    if new:
+        log.warning("%d of %d tokens are new: their output rows begin at random", new, len(wanted))
+    return model.train()
+
+
+def _shared_rows(mine: Tokenizer, theirs: Tokenizer) -> tuple[Tensor, Tensor]:
+    """Pair the ids of tokens that are written the same; special tokens keep their ids."""
+    places = {theirs.piece(token): token for token in range(SPECIALS, len(theirs))}
+    pairs = [(token, token) for token in range(SPECIALS)]
+    pairs += [(token, places[mine.piece(token)]) for token in range(SPECIALS, len(mine)) if mine.piece(token) in places]
+    both = torch.tensor(pairs)
+    return both[:, 0], both[:, 1]
+
+
+def restrict(model: Recognizer, finetune: FinetuneConfig) -> None:
+    """Freeze weights and put in adapters, as told.
+
+    Raises:
+        ConfigError: a pattern names no weight, nothing is left to learn, or peft is not installed.
+    """
+    if finetune.lora_rank:
+        _adapt(model, finetune)
+    for pattern in finetune.freeze:
+        named = [weight for name, weight in model.named_parameters() if fnmatch(name, pattern)]
+        if not named:
+            raise ConfigError(f"finetune.freeze: no weight is named like {pattern!r}, such as encoder.blocks.0.*")
+        for weight in named:
+            weight.requires_grad_(False)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ConfigError("finetune.freeze: nothing is left to learn")
+
+
+def _adapt(model: Recognizer, finetune: FinetuneConfig) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ConfigError("finetune.lora_rank needs the package peft: pip install 'asr[lora]'") from error
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and name.startswith(ADAPTED)]
+    rank = finetune.lora_rank
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules=linear), model)  # type: ignore
+    if finetune.tokenizer != "keep":
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(weight.requires_grad or name in ROWS)  # new rows cannot stay at random
+
+
+def merged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add adapters to the weights they adapt: W + scale x B A.
+
+    Args:
+        weights: state of a recogniser, with adapters or without.
+
+    Returns:
+        State of a recogniser without adapters.
+    """
+    plain = {}
+    for name, weight in weights.items():
+        if ".lora_" in name:
+            continue
+        stem, base, kind = name.partition(".base_layer.")
+        if base and kind == "weight":
+            down, up = (weights[f"{stem}.lora_{side}.default.weight"] for side in "AB")
+            weight = weight + SCALE * up @ down
+        plain[f"{stem}.{kind}" if base else name] = weight
+    return plain

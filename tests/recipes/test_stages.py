@@ -1,0 +1,161 @@
+"""`asr recipe`: what a dry run promises, what a run makes, what a second run leaves alone, and what a failure says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import soundfile
+from examples import DATA
+from typer.testing import CliRunner
+
+from asr.cli import app
+from asr.errors import ConfigError, DataError
+from asr.manifest import Manifest
+from asr.recipes import Step, plan, run_step, show
+
+TINY = [
+    "model.encoder.layers=1",
+    "model.encoder.dim=16",
+    "model.encoder.feed_forward=16",
+    "model.encoder.subsampling_channels=4",
+    "model.decoder.feed_forward=16",
+    "data.workers=0",
+    "training.epochs=1",
+    "training.accelerator=cpu",
+    "tokenizer.vocabulary=30",
+]
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """A few recordings of each split of spoken_digits."""
+    folder = tmp_path / "fsdd" / "recordings"
+    folder.mkdir(parents=True)
+    samples, rate = soundfile.read(next(iter(Manifest.load(DATA / "manifest.jsonl"))).audio_filepath)
+    for digit in range(6):
+        for index in (0, 20, 21, 46):
+            soundfile.write(folder / f"{digit}_george_{index}.wav", samples[: rate // 2], rate)
+    return tmp_path / "fsdd"
+
+
+def asr(*words: str | Path) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+class InThisProcess:
+    """Stands in for a process: five of them would spend most of this test importing torch."""
+
+    def __init__(self, command: list[str]) -> None:
+        assert command[:3] == [sys.executable, "-m", "asr.cli"]
+        self.words = command[3:]
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait(self) -> int:
+        return app(self.words, standalone_mode=False) or 0
+
+
+def test_from_corpus_to_error_rate(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("asr.recipes.subprocess", SimpleNamespace(Popen=InThisProcess))
+    line = ["recipe", "spoken_digits", "--source", "fsdd", *TINY]
+
+    code, promised, _ = asr(*line, "--dry-run")
+    assert code == 0
+    assert sorted(os.listdir(tmp_path)) == ["fsdd"]  # nothing was done
+    products = [Path(shown.split("-> ")[1]) for shown in promised.splitlines() if "-> " in shown]
+
+    code, _, told = asr(*line)
+    assert code == 0
+    for shown in promised.splitlines():
+        if "-> " not in shown:
+            assert shown in told, "the commands run are the commands promised"
+    assert all(product.is_file() for product in products)
+    assert {path.stem for path in tmp_path.glob("data/spoken_digits/*.jsonl")} == {"train", "dev", "test"}
+    result = json.loads(Path("run/spoken_digits/results/test.json").read_text())
+    assert result["utterances"] == 6
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    code, _, told = asr(*line)
+    assert code == 0
+    assert [told.count(f"{stage}: skipped") for stage in ("prepare", "tokenizer", "train", "evaluate")] == [1, 1, 1, 2]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    Path("run/spoken_digits/train.done").unlink()  # as after an interruption
+    shown = asr(*line, "--dry-run", "--stage", "train")[1]
+    assert "asr train --config spoken_digits --resume" in shown
+
+
+def test_dry_run_shows_commands_that_the_program_has(tmp_path: Path) -> None:
+    steps = plan("an4", Path("my corpus"), tmp_path / "data", tmp_path / "run", "attention", ["training.epochs=3"])
+    lines = show(steps)
+    assert f"prepare: asr prepare an4 --source 'my corpus' --output {tmp_path}/data" in lines
+    assert [step.stage for step in steps] == ["prepare", "tokenizer", "train", "evaluate", "evaluate"]
+    for line in lines:
+        if " -> " not in line:
+            verb = shlex.split(line.split(": ", 1)[1])[1]
+            assert asr(verb, "--help")[0] == 0
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").touch()
+    (tmp_path / "data" / "dev.jsonl").touch()
+    steps = plan("an4", None, tmp_path / "data", tmp_path / "run", "ctc", [])
+    assert [step.command[4] for step in steps if step.stage == "evaluate"] == [f"{tmp_path}/data/dev.jsonl"]
+    assert show(steps)[0] == "prepare: skipped, done already"
+
+
+def test_results_of_an_older_model_are_measured_again(tmp_path: Path) -> None:
+    model, result = tmp_path / "model.safetensors", tmp_path / "results" / "dev.json"
+    result.parent.mkdir()
+    step = Step("evaluate", ["evaluate"], [result], newer_than=model)
+    assert not step.done
+    result.touch()
+    assert step.done
+    model.touch()
+    os.utime(result, (0, 0))
+    assert not step.done
+
+
+def test_other_folders_reach_the_training(tmp_path: Path) -> None:
+    output, run = tmp_path / "my manifests", tmp_path / "my run"
+    code, shown, _ = asr("recipe", "yesno", "--dry-run", "--output", output, f"run='{run}'", "--stage", "train")
+    assert code == 0
+    words = shlex.split(shown.splitlines()[0])
+    assert f"data.train=['{output}/train.jsonl']" in words
+    assert f"-> {run}/model.safetensors" in shown
+
+
+def test_a_failure_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty place").mkdir()
+    code, _, told = asr("recipe", "an4", "--source", "empty place", "--stage", "prepare", "--stage", "train", "run=r")
+    assert code == 2
+    assert "empty place: holds no an4 to train on; give the folder an4" in capfd.readouterr().err
+    told = " ".join(told.split())
+    assert "stage prepare failed with exit code 2" in told
+    assert "go on with: asr recipe an4 --stage prepare --stage train --source 'empty place' run=r" in told
+    assert not (tmp_path / "data").exists()
+
+
+def test_unknown_stage_and_corpus() -> None:
+    with pytest.raises(ConfigError, match="no stage 'trian'; did you mean 'train'"):
+        asr("recipe", "an4", "--stage", "trian")
+    with pytest.raises(ConfigError, match="no recipe 'an5'; did you mean 'an4'"):
+        asr("recipe", "an5")
+
+
+def test_a_stage_that_makes_nothing_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"stage prepare made no .*train\.jsonl"):
+        run_step(Step("prepare", ["--help"], [tmp_path / "train.jsonl"]))

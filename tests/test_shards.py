@@ -1,0 +1,246 @@
+"""Shards: what is read from them equals what is read from the files, and plans over them keep their promises."""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from examples import DATA
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr import shards
+from asr.audio import MEMBER, duration, load_mono, stream
+from asr.batching import padding_share, plan_epoch
+from asr.datamodule import DataConfig, SpeechDataModule
+from asr.errors import AudioError, DataError
+from asr.manifest import Manifest, Utterance, write_manifest
+from asr.shards import plan_epoch_of_shards, shard_numbers, write_shards
+
+FLAC = DATA / "1737-146161-0009.flac"
+SECONDS_PER_SHARD = 10 / 3600
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Manifest:
+    """Real speech in every kind of container and rate, whole files and stretches of them."""
+    speech, rate = soundfile.read(FLAC, dtype="float32")
+    stereo = np.stack((speech, speech[::-1]), 1)
+    soundfile.write(tmp_path / "float.wav", stereo * 3, 44100, subtype="FLOAT")  # beyond full scale
+    soundfile.write(tmp_path / "24.wav", stereo, 8000, subtype="PCM_24")
+    soundfile.write(tmp_path / "x.ogg", speech, rate)
+    soundfile.write(tmp_path / "x.mp3", speech, rate)
+    rows = [replace(utterance, language="en") for utterance in Manifest.load(DATA / "manifest.jsonl")]
+    for name in ("float.wav", "24.wav", "x.ogg", "x.mp3", str(FLAC)):
+        path = str(tmp_path / name)
+        rows.append(Utterance(f"whole/{name}", path, duration(path), "WHOLE", speaker="s"))
+        rows.append(Utterance(f"part/{name}", path, 0.41237, "PART", 0.20011, "s"))
+    rows.append(Utterance("most", str(FLAC), 2.0, "KNIT TWO", 0.1))  # most of its file: copied with it
+    write_manifest(tmp_path / "corpus.jsonl", rows)
+    return Manifest.load(tmp_path / "corpus.jsonl")
+
+
+@pytest.fixture
+def sharded(corpus, tmp_path) -> Manifest:
+    path, faults = write_shards(corpus, tmp_path / "shards", "train", SECONDS_PER_SHARD)
+    assert faults == []
+    return Manifest.load(path)
+
+
+def test_every_utterance_is_the_same_sample_for_sample(corpus, sharded):
+    files = {utterance.id: utterance for utterance in corpus}
+    assert len(sharded) == len(files)
+    for utterance in sharded:
+        original = files.pop(utterance.id)
+        expected = load_mono(original.audio_filepath, original.offset, original.duration)
+        actual = load_mono(utterance.audio_filepath, utterance.offset, utterance.duration)
+        np.testing.assert_array_equal(actual, expected, err_msg=utterance.id)
+        assert replace(utterance, audio_filepath="", offset=0) == replace(original, audio_filepath="", offset=0)
+        whole = np.concatenate(list(stream(utterance.audio_filepath, 1.0)))
+        np.testing.assert_array_equal(whole, load_mono(utterance.audio_filepath))
+    assert not files
+
+
+def test_whole_files_are_copied_bit_for_bit_and_parts_cut_out(corpus, sharded):
+    sources = {utterance.id: Path(utterance.audio_filepath) for utterance in corpus}
+    stored = {}
+    for utterance in sharded:
+        member = MEMBER.fullmatch(utterance.audio_filepath)
+        assert member
+        start = int(member["start"])
+        stored[utterance.id] = Path(member["shard"]).read_bytes()[start : start + int(member["size"])]
+    for name in ("1737-146161-0010", "whole/x.mp3", "whole/float.wav", "most"):
+        assert stored[name] == sources[name].read_bytes()
+    for name, start in {"part/24.wav": b"fLaC", f"part/{FLAC}": b"fLaC", "part/float.wav": b"RIFF"}.items():
+        assert stored[name].startswith(start)
+        assert len(stored[name]) < sources[name].stat().st_size
+
+
+def test_shards_are_plain_tar_files_of_about_the_size_asked_for(sharded, tmp_path):
+    paths = sorted((tmp_path / "shards").glob("*.tar"))
+    assert len(paths) > 5
+    names = []
+    for path in paths:
+        part = Manifest.load(path.with_suffix(".jsonl"))  # each has a manifest of its own
+        assert part.durations[1:].sum() < 10
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+            assert [f"{path}:{m.offset_data}:{m.size}" for m in members] == [u.audio_filepath for u in part]
+        assert all("/" not in member.name for member in members)
+        names += [utterance.id for utterance in part]
+    assert names == [utterance.id for utterance in sharded]
+    assert names != sorted(names)  # shuffled, so that each shard is a sample of the corpus
+
+
+def test_training_hears_the_same_from_shards_and_from_files(corpus, sharded, tokenizer):
+    def batches(manifest: Manifest) -> dict[str, torch.Tensor]:
+        config = DataConfig(
+            train=[manifest.origin], valid=[manifest.origin], workers=0, batch_seconds=40.0, speeds=[1.0, 1.1]
+        )
+        module = SpeechDataModule(config, tokenizer, seed=3)
+        return {
+            name: waveform[:length]
+            for batch in module.train_dataloader()
+            for name, waveform, length in zip(batch.ids, batch.waveform, batch.lengths, strict=True)
+        }
+
+    files, tars = batches(corpus), batches(sharded)
+    assert files.keys() == tars.keys() == {utterance.id for utterance in corpus}
+    for name, waveform in files.items():
+        assert torch.equal(waveform, tars[name])
+
+
+def test_moved_shards_still_work_and_may_be_sharded_again(corpus, sharded, tmp_path):
+    (tmp_path / "shards").rename(tmp_path / "elsewhere")
+    moved = Manifest.load(tmp_path / "elsewhere" / "train.jsonl")
+    again = Manifest.load(write_shards(moved, tmp_path / "again", "x", 1.0)[0])
+    lengths = {u.id: len(load_mono(u.audio_filepath, u.offset, u.duration)) for u in corpus}
+    assert lengths == {u.id: len(load_mono(u.audio_filepath, u.offset, u.duration)) for u in again}
+
+
+def test_interrupted_writing_goes_on(corpus, tmp_path, monkeypatch):
+    real, calls = shards._write_shard, []
+
+    def breaks(path, wanted):
+        calls.append(path.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(path, wanted)
+
+    monkeypatch.setattr(shards, "_write_shard", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(corpus, tmp_path / "shards", "train", SECONDS_PER_SHARD)
+    assert not (tmp_path / "shards" / "train.jsonl").exists()
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").glob("*.tar")}
+    assert len(done) >= 2
+    path, _ = write_shards(corpus, tmp_path / "shards", "train", SECONDS_PER_SHARD)
+    assert all(path.stat().st_mtime_ns == time for path, time in done.items())
+    assert len(calls) == len(set(calls)) + 1  # only the one that broke is tried twice
+    straight, _ = write_shards(corpus, tmp_path / "straight", "train", SECONDS_PER_SHARD)
+    for shard in sorted((tmp_path / "straight").iterdir()):
+        assert shard.read_bytes() == (tmp_path / "shards" / shard.name).read_bytes()
+    assert path.read_bytes() == straight.read_bytes()
+
+
+def test_bad_files_are_left_out_and_named(tmp_path):
+    (tmp_path / "bad.wav").write_text("no audio")
+    rows = [Utterance(n, str(p), 1.0) for n, p in (("bad", tmp_path / "bad.wav"), ("gone", "/gone.wav"), ("a", FLAC))]
+    write_manifest(tmp_path / "m.jsonl", rows)
+    path, faults = write_shards(Manifest.load(tmp_path / "m.jsonl"), tmp_path / "s", "m", 1.0)
+    assert [utterance.id for utterance in Manifest.load(path)] == ["a"]
+    assert sorted(fault.split(":")[0] for fault in faults) == ["bad", "gone"]
+    _, again = write_shards(Manifest.load(tmp_path / "m.jsonl"), tmp_path / "s", "m", 1.0)
+    assert [fault.split(":")[0] for fault in again] == ["bad", "gone"]
+    write_manifest(tmp_path / "m.jsonl", rows[:2])
+    with pytest.raises(DataError, match="none of its audio can be read, the first: "):
+        write_shards(Manifest.load(tmp_path / "m.jsonl"), tmp_path / "t", "m", 1.0)
+
+
+def test_shards_of_something_else_are_not_taken_for_these(corpus, sharded, tmp_path):
+    write_manifest(tmp_path / "new.jsonl", [replace(utterance, text="CORRECTED") for utterance in corpus])
+    with pytest.raises(DataError, match=r"train-000000\.tar: holds other utterances"):
+        write_shards(Manifest.load(tmp_path / "new.jsonl"), tmp_path / "shards", "train", SECONDS_PER_SHARD)
+    with pytest.raises(DataError, match=r"train-000001\.tar: belongs to other shards"):
+        write_shards(corpus, tmp_path / "shards", "train", 1.0)
+
+
+@pytest.mark.parametrize("where", ["{0}:0:99999999", "{0}:99999999:10", "{0}:512:0"])
+def test_member_beyond_the_shard_is_one_line(sharded, tmp_path, where):
+    with pytest.raises(AudioError, match=r"000000\.tar:\d+:\d+: the shard ends before this"):
+        load_mono(where.format(tmp_path / "shards" / "train-000000.tar"))
+
+
+def test_missing_shard_and_damaged_member_are_one_line(sharded, tmp_path):
+    with pytest.raises(AudioError, match=r"gone\.tar: cannot be opened"):
+        load_mono(tmp_path / "gone.tar:0:10")
+    member = MEMBER.fullmatch(next(u for u in sharded if u.id == "1737-146161-0010").audio_filepath)
+    assert member
+    with pytest.raises(AudioError, match="damaged or truncated"):
+        load_mono(f"{member['shard']}:{member['start']}:{int(member['size']) // 2}")
+
+
+# The plan
+
+
+def test_shards_of_utterances(corpus, sharded):
+    numbers = shard_numbers(sharded)
+    assert numbers.tolist() == sorted(numbers.tolist())
+    assert len(set(numbers.tolist())) == len({u.audio_filepath.split(".tar:")[0] for u in sharded})
+    with pytest.raises(DataError, match="is not in a shard: write shards with `asr manifest shard`"):
+        shard_numbers(corpus)
+
+
+plans = {
+    "rows": st.integers(60, 400),
+    "count": st.integers(1, 12),
+    "seed": st.integers(0, 99),
+    "epoch": st.integers(0, 5),
+    "ranks": st.integers(1, 3),
+    "together": st.integers(1, 4),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(**plans)
+def test_plan_keeps_every_promise(rows, count, seed, epoch, ranks, together):
+    draw = np.random.default_rng(seed)
+    durations, where = draw.uniform(1, 20, rows), np.sort(np.arange(rows) % count)
+    arguments = (where, durations, 60.0, seed, epoch)
+    plan = plan_epoch_of_shards(*arguments, ranks=ranks, together=together)
+    assert len({len(batches) for batches in plan}) == 1  # equal steps
+    everything = np.concatenate([np.concatenate(batches) for batches in plan])
+    assert sorted(everything.tolist()) == list(range(rows))  # each once
+    assert all(durations[batch].max() * len(batch) <= 60 for batches in plan for batch in batches)
+    again = plan_epoch_of_shards(*arguments, ranks=ranks, together=together)
+    assert all(np.array_equal(a, b) for x, y in zip(plan, again, strict=True) for a, b in zip(x, y, strict=True))
+    # The order over all ranks does not hang on their number: it is that of one rank, cut differently.
+    steps = [batch for step in zip(*plan, strict=True) for batch in step]
+    single = plan_epoch_of_shards(*arguments, ranks=1, together=together)[0]
+    assert np.array_equal(np.concatenate(steps), np.concatenate(single))
+
+
+def test_plan_reads_few_shards_at_a_time_with_little_padding():
+    draw = np.random.default_rng(0)
+    rows, count, together = 40_000, 80, 16
+    durations = np.clip(draw.gamma(9, 1.4, rows), 1.5, 24)
+    where = np.repeat(np.arange(count), rows // count)
+    local = plan_epoch_of_shards(where, durations, 300.0, 1, 2, together=together)[0]
+    anywhere = plan_epoch(durations, 300.0, 1, 2)[0]
+
+    def open_at_once(batches) -> int:
+        """The most shards that have been begun and are still needed, at any step."""
+        steps = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
+        shard = where[np.concatenate(batches)]
+        first, last = (np.array([getattr(steps[shard == s], f)() for s in range(count)]) for f in ("min", "max"))
+        return max(int(((first <= step) & (last >= step)).sum()) for step in range(len(batches)))
+
+    assert open_at_once(local) == together
+    assert open_at_once(anywhere) == count
+    assert padding_share(durations, local) < padding_share(durations, anywhere) + 0.01 < 0.06
+    other = plan_epoch_of_shards(where, durations, 300.0, 1, 3, together=together)[0]
+    assert not np.array_equal(np.concatenate(local)[:500], np.concatenate(other)[:500])

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from examples import small_config
+from runs import TINY, composed
+
+from asr.errors import ConfigError
+from asr.evaluation.evaluate import evaluate
+from asr.manifest import Manifest
+from asr.model import checkpoint
+from asr.model.recognizer import Recognizer
+from asr.tokenizer import SPECIALS, TokenizerConfig, extend_tokenizer, train_tokenizer
+from asr.training.config import FinetuneConfig
+from asr.training.finetune import begin_with, merged, restrict
+from asr.training.fit import train
+from asr.transcriber import EMBEDDED, Transcriber
+
+CHARACTERS = TokenizerConfig(kind="char")
+
+
+@pytest.fixture
+def source() -> Recognizer:
+    torch.manual_seed(0)
+    return Recognizer(small_config(layers=2), train_tokenizer(["one two three"], CHARACTERS)).eval()
+
+
+def rows(model: Recognizer) -> dict[str, torch.Tensor]:
+    """Each token's output rows, by the token as it is written."""
+    heads = torch.cat((model.decoder.embedding.weight, model.ctc_head.weight, model.ctc_head.bias[:, None]), dim=1)
+    return {model.tokenizer.piece(token): heads[token].detach() for token in range(len(model.tokenizer))}
+
+
+def test_an_extended_tokenizer_keeps_every_id_and_knows_the_new_characters(source):
+    extended = extend_tokenizer(source.tokenizer, ["two buzzing bees"])
+    old = len(source.tokenizer)
+    assert [extended.piece(token) for token in range(old)] == [source.tokenizer.piece(token) for token in range(old)]
+    assert {extended.piece(token) for token in range(old, len(extended))} == set("buzigs")
+    assert extended.encode("one two three") == source.tokenizer.encode("one two three")
+    assert extended.decode(extended.encode("two buzzing bees")) == "two buzzing bees"
+
+
+@pytest.mark.parametrize("choice", ["extend", "new"])
+def test_rows_stay_with_their_token(source, choice, caplog):
+    texts = ["two buzzing bees"]
+    model = begin_with(source, texts, FinetuneConfig(tokenizer=choice), CHARACTERS)
+    before, after = rows(source), rows(model)
+    shared = before.keys() & after.keys()
+    assert len(shared) > SPECIALS
+    for piece in shared:
+        assert torch.equal(before[piece], after[piece]), piece
+    assert f"{len(after.keys() - before.keys())} of {len(after)} tokens are new" in caplog.text
+    for name, weight in source.encoder.state_dict().items():
+        assert torch.equal(weight, model.encoder.state_dict()[name])
+
+
+def test_keeping_the_tokenizer_changes_nothing(source):
+    assert begin_with(source, ["buzz"], FinetuneConfig(), CHARACTERS) is source
+
+
+def test_freezing_by_name(source):
+    restrict(source, FinetuneConfig(freeze=["encoder.subsampling.*", "encoder.blocks.0.*"]))
+    for name, weight in source.named_parameters():
+        frozen = name.startswith(("encoder.subsampling.", "encoder.blocks.0."))
+        assert weight.requires_grad != frozen
+    with pytest.raises(ConfigError, match=r"no weight is named like 'encoder\.layers"):
+        restrict(source, FinetuneConfig(freeze=["encoder.layers.*"]))
+    with pytest.raises(ConfigError, match="nothing is left to learn"):
+        restrict(source, FinetuneConfig(freeze=["*"]))
+
+
+@pytest.mark.parametrize("choice", ["keep", "extend"])
+def test_adapters_learn_alone_and_merge_into_the_same_outputs(source, choice):
+    torch.manual_seed(1)
+    plain = Recognizer(source.config, source.tokenizer).eval()
+    restrict(source, FinetuneConfig(lora_rank=4, tokenizer=choice))
+    rows = {"decoder.embedding.weight", "ctc_head.weight", "ctc_head.bias"} if choice == "extend" else set()
+    for name, weight in source.named_parameters():
+        assert weight.requires_grad == ("lora_" in name or name in rows), name
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    plain.load_state_dict(merged(source.state_dict()))
+    waveform, lengths = torch.randn(1, 16_000), torch.tensor([16_000])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            plain.encode(waveform, lengths)[0], source.eval().encode(waveform, lengths)[0], atol=1e-5, rtol=1e-4
+        )
+
+
+def test_merging_a_plain_state_leaves_it_alone(source):
+    state = source.state_dict()
+    assert all(torch.equal(state[name], weight) for name, weight in merged(state).items())
+    assert merged(state).keys() == state.keys()
+
+
+STILL = ("training.epochs=1", "optimizer.learning_rate=1e-12", "training.average_decay=0", "data.batch_seconds=60")
+
+
+def test_validation_gives_the_rate_of_evaluation_and_before_the_first_step_the_sources(eight, tmp_path, caplog):
+    rate = evaluate(Transcriber(checkpoint.load(EMBEDDED)[0]), Manifest.load(eight))["wer"]
+    tuned = train(composed("mini_librispeech", eight, tmp_path / "run", *STILL), init_from=EMBEDDED)
+    assert f"before the first step: WER {100 * rate:.2f} %" in caplog.text
+    described = checkpoint.describe(tuned)["about"]
+    assert described["metrics"]["wer"] == pytest.approx(rate, abs=1e-6)
+    assert described["began_with"] == "english.safetensors"
+    original, _ = checkpoint.load(EMBEDDED)
+    for name, weight in checkpoint.load(tuned)[0].state_dict().items():
+        torch.testing.assert_close(weight, original.state_dict()[name], atol=1e-6, rtol=0)
+
+
+def test_a_new_domain_is_learnt_from_one_folder_of_recordings(eight, tmp_path):
+    """The embedded model on eight recordings it has never heard: a minute of training brings the rate down."""
+    before = evaluate(Transcriber(checkpoint.load(EMBEDDED)[0]), Manifest.load(eight))["wer"]
+    steps = ("training.epochs=12", "training.validate_every=12", "data.batch_seconds=20", "optimizer.warmup_steps=5")
+    config = composed("custom", eight, tmp_path / "run", *steps, "training.average_decay=0.5")
+    after = evaluate(Transcriber(checkpoint.load(train(config, init_from=EMBEDDED))[0]), Manifest.load(eight))["wer"]
+    assert after < 0.6 * before
+
+
+def test_a_run_with_adapters_saves_a_plain_model_and_resumes(eight, tmp_path):
+    source = train(composed("mini_librispeech", eight, tmp_path / "first", *TINY, "training.epochs=1"))
+    steps = (*TINY, "finetune.lora_rank=2", "optimizer.learning_rate=0.01")
+    config = composed("mini_librispeech", eight, tmp_path / "second", *steps, "training.epochs=1")
+    train(config, init_from=source)
+    tuned = train(replace(config, training=replace(config.training, epochs=3)), resume=True)
+    original, _ = checkpoint.load(source)
+    model, _ = checkpoint.load(tuned)
+    begun = original.state_dict()
+    moved = [name for name, weight in model.state_dict().items() if (weight - begun[name]).abs().max() > 1e-5]
+    assert moved
+    assert all(".blocks." in name and name.endswith("weight") for name in moved), moved

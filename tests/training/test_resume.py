@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from runs import TINY, composed
+
+from asr.errors import CheckpointError, ConfigError
+from asr.training.fit import train
+from asr.training.resume import AtomicCheckpointIO, checkpoints_in, newest_whole
+
+SMALL = [override for override in TINY if "batch_seconds" not in override]
+STEPS = (
+    *SMALL,
+    "data.batch_seconds=12",
+    "data.workers=2",
+    "data.speeds=[0.9,1.0,1.1]",
+    "model.encoder.dropout=0.1",
+    "training.average_decay=0.9",
+    "optimizer.warmup_steps=2",
+    "training.epochs=3",
+    "training.validate_every=3",
+    "training.checkpoint_minutes=1e-6",
+    "training.keep_last=3",
+)
+
+
+def command(manifest: Path, run: Path, *more: str) -> list[str]:
+    overrides = [f"data.train=[{manifest}]", f"data.valid=[{manifest}]", f"run={run}", "training.accelerator=cpu"]
+    return [sys.executable, "-m", "asr.cli", "train", "--config", "mini_librispeech", *overrides, *STEPS, *more]
+
+
+def fingerprint(run: Path) -> str:
+    """Hash of everything a run's newest checkpoint would go on with: weights, average, optimiser."""
+    state = torch.load(checkpoints_in(run / "checkpoints")[0], weights_only=True)
+    digest = hashlib.sha256(str(state["global_step"]).encode())
+    for part in ("current_model_state", "state_dict"):
+        for name, tensor in sorted(state[part].items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+    for moments in state["optimizer_states"][0]["state"].values():
+        for tensor in moments.values():
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen) -> None:
+    for _ in range(1200):
+        newest = checkpoints_in(run / "checkpoints")[:1]
+        if newest and int(newest[0].stem.split("-")[1]) >= step:
+            return
+        assert process.poll() is None, "the run ended before it could be stopped"
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint appeared")
+
+
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def test_a_run_that_was_killed_and_stopped_ends_with_the_same_bits(eight, tmp_path):
+    """Killed inside an epoch, then told to stop, with workers, augmentation and dropout: the weights do not show it."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    subprocess.run(command(eight, whole), check=True, env=ONE_THREAD, capture_output=True)
+    begin = command(eight, stopped)
+    for more, step, number, code in (([], 2, signal.SIGKILL, -9), (["--resume"], 9, signal.SIGTERM, 143)):
+        process = subprocess.Popen([*begin, *more], env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
+        wait_for_step(stopped, step, process)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == code, said
+        assert ("go on with --resume" in said) == (number == signal.SIGTERM)
+    subprocess.run([*begin, "--resume"], check=True, env=ONE_THREAD, capture_output=True)
+    assert fingerprint(stopped) == fingerprint(whole)
+
+
+def test_a_run_folder_is_not_overwritten_and_must_hold_something_to_resume(eight, tmp_path):
+    config = composed("mini_librispeech", eight, tmp_path / "run", *TINY, "training.epochs=1")
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        train(config, resume=True)
+    train(config)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(config)
+
+
+def test_a_damaged_checkpoint_is_passed_over(eight, tmp_path, caplog):
+    steps = ("training.epochs=2", "training.keep_last=2", *TINY)
+    train(composed("mini_librispeech", eight, tmp_path / "run", *steps))
+    newest, older = checkpoints_in(tmp_path / "run" / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    assert newest_whole(newest.parent) == older
+    assert f"{newest} is damaged" in caplog.text
+    older.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        newest_whole(newest.parent)
+
+
+def test_a_full_disk_costs_the_checkpoint_only(tmp_path, caplog):
+    """/dev/full refuses every byte, as a full disk does."""
+    path = tmp_path / "step-1.ckpt"
+    (tmp_path / ".step-1.ckpt.tmp").symlink_to("/dev/full")
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.randn(100_000)}, path)
+    assert "cannot be written" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_old_checkpoints_stay_while_new_ones_cannot_be_written(eight, tmp_path, monkeypatch):
+    steps = ("training.epochs=3", "training.keep_last=1", *TINY)
+    save = AtomicCheckpointIO.save_checkpoint
+
+    def full_after_the_first(self, checkpoint, path, storage_options=None):
+        if checkpoint["epoch"] == 0:
+            save(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", full_after_the_first)
+    train(composed("mini_librispeech", eight, tmp_path / "run", *steps))
+    kept = checkpoints_in(tmp_path / "run" / "checkpoints")
+    assert [torch.load(path, weights_only=True)["epoch"] for path in kept] == [0]
+
+
+def test_the_best_models_are_kept(eight, tmp_path):
+    steps = ("training.epochs=4", "training.keep_best=2", *TINY)
+    train(composed("mini_librispeech", eight, tmp_path / "run", *steps))
+    assert len(list((tmp_path / "run" / "best").iterdir())) == 2
