@@ -3,6 +3,8 @@
 >>> import asr
 >>> model = asr.load()                      # the embedded English model
 >>> model.transcribe("talk.flac").text      # doctest: +SKIP
+>>> for segment in model.stream("talk.flac"):  # doctest: +SKIP
+...     print(segment.start, segment.text)
 
 Importing this package imports nothing heavy; torch comes with the first `load()`.
 """
@@ -11,26 +13,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asr.errors import AsrError
+from asr.transcript import Segment, Span, Transcript, Word
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from asr.audio import Source
     from asr.transcriber import Transcriber
-    from asr.transcript import Transcript
 
-__all__ = ["load", "transcribe"]
+__all__ = ["AsrError", "Segment", "Span", "Transcript", "Word", "load", "transcribe"]
 __version__ = "0.1.0"
 
 
-def load(model: str | Path | None = None, device: str = "auto", mode: str = "ctc") -> Transcriber:
+def load(model: str | Path | None = None, device: str = "auto", mode: str = "ctc", vad: bool = True) -> Transcriber:
     """Load a model to transcribe with.
 
     Args:
         model: a checkpoint of this package; None for the embedded English model.
         device: `auto`, `cpu` or `cuda`.
         mode: `ctc` or `attention`.
+        vad: whether to decode only where someone speaks; without, noise and music may become words.
 
     Returns:
-        A transcriber: call its `transcribe(path)` as often as you like.
+        A transcriber: call its `transcribe` as often as you like, from as many threads as you like.
 
     Raises:
         asr.errors.CheckpointError: the checkpoint cannot be read.
@@ -38,11 +44,16 @@ def load(model: str | Path | None = None, device: str = "auto", mode: str = "ctc
     """
     from asr.transcriber import Transcriber
 
-    return Transcriber.load(model, device, mode)
+    return Transcriber.load(model, device, mode, vad)
 
 
-def transcribe(source: str | Path, model: str | Path | None = None, device: str = "auto") -> Transcript:
-    """Transcribe one audio file; to transcribe several, `load()` once and keep the result.
+def transcribe(source: Source, model: str | Path | None = None, device: str = "auto") -> Transcript:
+    """Transcribe one recording; to transcribe several, `load()` once and keep the result.
+
+    Args:
+        source: path of an audio or video file, or samples with their rate: `(array, sample_rate)`.
+        model: as for `load`.
+        device: as for `load`.
 
     Raises:
         asr.errors.AsrError: the audio or the checkpoint cannot be read.

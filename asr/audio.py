@@ -9,6 +9,7 @@ seen in mp3 and other bare packet streams without a length header, nor in a PCM 
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -28,48 +29,47 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from asr.errors import AudioError
+from asr.samples import RATES, Audio, Source, checked_audio
 
 SAMPLE_RATE = 16_000  # Hz: what every model here listens to
 BLOCK = 1 << 18  # samples of all channels read at once: a few seconds, a megabyte
 MISSING_SECONDS = 0.5  # headers of lossy formats are inexact; a file that ends this far early is truncated
-RATES = range(1_000, 1_000_001)  # Hz; outside it a header is damaged, and resampling would fill the memory
 LOUDEST = 1e10  # above float samples at 32-bit integer scale; beyond it are only damage and overflow in the features
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for a length that is not in the header
 OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the largest page
+# An audio file that lies within a tar shard: where it begins and how long it is, in bytes (see asr.shards).
+MEMBER = re.compile(r"(?P<shard>.+\.tar):(?P<start>[0-9]{1,15}):(?P<size>[0-9]{1,12})", re.DOTALL)
 # How libsndfile logs the lengths in the headers of wav, aiff, au, rf64 and w64 when less than that is there.
 ANNOUNCED = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
 
 
 @dataclass(frozen=True)
-class Audio:
-    """A whole file as it was recorded."""
-
-    waveform: NDArray[np.float32]
-    """Samples, shape (channels, samples); full scale is 1, float files may go beyond it."""
-    sample_rate: int
-    """Hz."""
-
-
-@dataclass(frozen=True)
 class _Opened:
     rate: int
+    channels: int
     seconds: float | None
     """Length of the whole file, where the header can be trusted."""
     blocks: Iterator[NDArray[np.float32]]
     """Checked samples, each (frames, channels)."""
 
 
-def load(source: str | Path) -> Audio:
-    """Read a whole file at its own rate, with all its channels.
+def load(source: Source, offset: float = 0.0, duration: float | None = None) -> Audio:
+    """Read a file, or a stretch of it, at its own rate, with all its channels.
+
+    Args:
+        source: the file; here and below also a member of a tar shard, as `shard.tar:<first byte>:<bytes>`.
+        offset: where to begin, in seconds.
+        duration: how much to read, in seconds; None, or more than there is, reads to the end.
 
     Raises:
         AudioError: the file is missing, unreadable, empty, truncated, or holds no finite audio.
+        InputTypeError: the source is neither a file's name nor samples with their rate.
     """
-    with _open(source) as file:
+    with _open(source, offset, duration) as file:
         return Audio(np.ascontiguousarray(np.concatenate(list(file.blocks)).T), file.rate)
 
 
-def load_mono(source: str | Path, offset: float = 0.0, duration: float | None = None) -> NDArray[np.float32]:
+def load_mono(source: Source, offset: float = 0.0, duration: float | None = None) -> NDArray[np.float32]:
     """Read a stretch of a file as one channel at 16 kHz.
 
     Args:
@@ -86,12 +86,13 @@ def load_mono(source: str | Path, offset: float = 0.0, duration: float | None = 
     return np.concatenate(list(_mono(source, offset, duration)))
 
 
-def stream(source: str | Path, seconds: float) -> Iterator[NDArray[np.float32]]:
+def stream(source: Source, seconds: float, channel: int | None = None) -> Iterator[NDArray[np.float32]]:
     """Read a file as one channel at 16 kHz, block by block; the blocks together equal `load_mono`.
 
     Args:
         source: the file.
         seconds: length of each block but the last.
+        channel: the one to read, counted from 1; None for the mean of all.
 
     Raises:
         AudioError: as `load`, while it is read.
@@ -99,7 +100,7 @@ def stream(source: str | Path, seconds: float) -> Iterator[NDArray[np.float32]]:
     size = max(1, round(seconds * SAMPLE_RATE))
     held: list[NDArray[np.float32]] = []
     count = 0
-    with closing(_mono(source)) as blocks:
+    with closing(_mono(source, channel=channel)) as blocks:
         for block in blocks:
             held.append(block)
             count += len(block)
@@ -113,7 +114,17 @@ def stream(source: str | Path, seconds: float) -> Iterator[NDArray[np.float32]]:
         yield np.concatenate(held)
 
 
-def duration(source: str | Path) -> float:
+def channels(source: Source) -> int:
+    """Count the channels of a file from its header.
+
+    Raises:
+        AudioError: as `load`.
+    """
+    with _open(source) as file:
+        return file.channels
+
+
+def duration(source: Source) -> float:
     """Tell how long a file is, in seconds: from its header where that can be trusted, else by decoding it.
 
     Raises:
@@ -124,10 +135,13 @@ def duration(source: str | Path) -> float:
 
 
 def _mono(
-    source: str | Path, offset: float = 0.0, seconds: float | None = None
+    source: Source, offset: float = 0.0, seconds: float | None = None, channel: int | None = None
 ) -> Generator[NDArray[np.float32], None, None]:
     with _open(source, offset, seconds) as file:
-        mono = (block[:, 0] if block.shape[1] == 1 else block.mean(axis=1) for block in file.blocks)
+        if channel is not None and not 1 <= channel <= file.channels:
+            raise AudioError(f"{_label(source)}: has no channel {channel}: it has {file.channels}")
+        only = 1 if file.channels == 1 else channel
+        mono = (block.mean(axis=1) if only is None else block[:, only - 1] for block in file.blocks)
         if file.rate == SAMPLE_RATE:
             yield from mono
             return
@@ -140,36 +154,74 @@ def _mono(
             yield resampled
         tail = resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
         if not count + len(tail):
-            raise AudioError(f"{source}: is too short to hold a sample at {SAMPLE_RATE} Hz: leave it out")
+            raise AudioError(f"{_label(source)}: is too short to hold a sample at {SAMPLE_RATE} Hz: leave it out")
         yield tail
 
 
 @contextmanager
-def _open(source: str | Path, offset: float = 0.0, seconds: float | None = None) -> Iterator[_Opened]:
-    """Open a file from `offset` on; it is closed on leaving."""
+def _open(source: Source, offset: float = 0.0, seconds: float | None = None) -> Iterator[_Opened]:
+    """Open a file, or samples, from `offset` on; a file is closed on leaving."""
     if not (0 <= offset < math.inf and (seconds is None or 0 < seconds < math.inf)):
-        raise AudioError(f"{source}: cannot read {seconds} s from {offset} s on: correct offset and duration")
+        raise AudioError(f"{_label(source)}: cannot read {seconds} s from {offset} s on: correct offset and duration")
+    if not isinstance(source, str | Path):
+        audio = checked_audio(source)
+        blocks = _cut(_slices(audio.waveform), audio.sample_rate, offset, seconds)
+        length = audio.waveform.shape[1] / audio.sample_rate
+        yield _Opened(audio.sample_rate, len(audio.waveform), length, _checked(_label(source), blocks, offset))
+        return
     with ExitStack() as stack:
-        file = stack.enter_context(_open_file(source))
+        file = stack.enter_context(open_file(source))
         _check_last_page(source, file)
         if (sound := _open_soundfile(file)) is not None:
             stack.enter_context(sound)
             _check_announced(source, sound)
-            rate, length = sound.samplerate, sound.frames / sound.samplerate
+            rate, channels, length = sound.samplerate, sound.channels, sound.frames / sound.samplerate
             blocks = _read_soundfile(source, file, sound, offset, seconds)
         else:
             container = stack.enter_context(_open_av(source, file))
             track = container.streams.audio[0]
-            rate = track.rate
+            rate, channels = track.rate, track.channels
             ticks = track.duration if "mp4" in container.format.name else None  # other headers hold an estimate
             length = float(ticks * track.time_base) if ticks and track.time_base else None
             blocks = _cut(_read_av(source, container), rate, offset, seconds)
         if rate not in RATES:
             raise AudioError(f"{source}: is damaged: its header states a sample rate of {rate} Hz: export it again")
-        yield _Opened(rate, length, _checked(source, blocks, offset))
+        yield _Opened(rate, channels, length, _checked(source, blocks, offset))
 
 
-def _open_file(source: str | Path) -> BinaryIO:
+def _label(source: Source) -> str:
+    return str(source) if isinstance(source, str | Path) else "array"
+
+
+def _slices(waveform: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Cut (channels, S) into the blocks (frames, channels) that `_read_soundfile` would give."""
+    size = max(1, BLOCK // max(1, len(waveform)))
+    for first in range(0, waveform.shape[1], size):
+        yield np.ascontiguousarray(waveform[:, first : first + size].T)
+
+
+class _Reader(io.BufferedReader):
+    """A file that stays where it is when a damaged header sends it to before its beginning.
+
+    The decoders notice that; an exception they would print, traceback and all, since they call this from C.
+    """
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move as far as there is somewhere to move to."""
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError):
+            return self.tell()
+
+
+def open_file(source: str | Path) -> BinaryIO:
+    """Open the bytes of an audio file, or of a member of a tar shard.
+
+    Raises:
+        AudioError: there is no such file, it is not a regular file, or it is empty.
+    """
+    if member := MEMBER.fullmatch(str(source)):
+        return _open_member(source, member["shard"], int(member["start"]), int(member["size"]))
     path = Path(source)
     try:
         status = path.stat()
@@ -179,10 +231,20 @@ def _open_file(source: str | Path) -> BinaryIO:
             raise AudioError(f"{source}: is a pipe or device: save the audio to a file first")
         if not status.st_size:
             raise AudioError(f"{source}: is empty (0 bytes): record or download it again")
-        return path.open("rb")
+        return _Reader(path.open("rb", buffering=0))
     except (OSError, ValueError) as error:  # ValueError: the name holds a null byte
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise AudioError(f"{source}: cannot be opened: {reason}: check its name and permissions") from error
+
+
+def _open_member(source: str | Path, shard: str, start: int, size: int) -> BinaryIO:
+    """Read a member of a tar shard whole: one ranged read, which is what object storage is good at."""
+    with open_file(shard) as file:
+        file.seek(start)
+        content = file.read(min(size, max(0, os.fstat(file.fileno()).st_size - start)))
+    if not content or len(content) < size:
+        raise AudioError(f"{source}: the shard ends before this: copy it again, or write the shards anew")
+    return _Reader(io.BytesIO(content))  # type: ignore[arg-type] (all that is asked of it is readinto)
 
 
 def _checked(source: str | Path, blocks: Iterator[NDArray[np.float32]], offset: float) -> Iterator[NDArray[np.float32]]:
@@ -276,7 +338,7 @@ def _open_av(source: str | Path, file: BinaryIO) -> Iterator[InputContainer]:
     try:
         # A playlist can name other files and addresses; no protocol is allowed, so it opens none of them.
         container = av.open(file, "r", metadata_errors="replace", options={"protocol_whitelist": "none"})
-    except (FFmpegError, ValueError) as error:
+    except (FFmpegError, OSError, ValueError) as error:  # OSError: it seeks to before the beginning
         raise AudioError(f"{source}: is not audio, or damaged or truncated: play it, or convert it") from error
     with container:
         if not container.streams.audio:
@@ -300,7 +362,7 @@ def _read_av(source: str | Path, container: InputContainer) -> Iterator[NDArray[
                     yield from _samples(to_float, frame)
         for frame in (*track.decode(None), None):
             yield from _samples(to_float, frame)
-    except (FFmpegError, ValueError) as error:
+    except (FFmpegError, OSError, ValueError) as error:  # OSError: it seeks to before the beginning
         raise _damaged(source, getattr(error, "strerror", None) or str(error)) from error
     # Other containers do not state their length: ffmpeg estimates it.
     if container.duration and any(name in container.format.name for name in ("mp4", "matroska")):

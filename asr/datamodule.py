@@ -7,6 +7,7 @@ The whole state of the data in mid-epoch is two integers: the epoch, and how man
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,8 @@ from asr.manifest import Manifest
 from asr.model.recognizer import Batch
 from asr.tokenizer import Tokenizer
 
+log = logging.getLogger(__name__)
+
 MOST_WORKERS = 256  # on one rank; each has a row of counters
 ENOUGH = 20  # utterances after which an augmentation that has not fired yet is taken for broken
 
@@ -40,8 +43,8 @@ class DataConfig:
     """Manifests to learn from."""
     valid: list[str] = field(default_factory=list)
     """Manifests that measure progress; never learnt from."""
-    batch_seconds: float = 160.0
-    """Most seconds of padded audio in one batch on one rank."""
+    batch_seconds: int | float | str = 160.0
+    """Most seconds of padded audio in one batch on one rank; `auto` measures what the device's memory holds."""
     max_seconds: float = 30.0
     """Longer utterances are left out of training, and counted."""
     speeds: list[float] = field(default_factory=lambda: [0.9, 1.0, 1.1])
@@ -53,7 +56,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check every number."""
-        if self.batch_seconds <= 0 or self.max_seconds <= 0:
+        if isinstance(self.batch_seconds, str) and self.batch_seconds != "auto":
+            raise ConfigError(f"data.batch_seconds must be a number or auto, got {self.batch_seconds!r}")
+        if self.max_seconds <= 0 or (not isinstance(self.batch_seconds, str) and self.batch_seconds <= 0):
             raise ConfigError("data.batch_seconds and data.max_seconds must be over 0")
         if not self.speeds or min(self.speeds) < 0.5 or max(self.speeds) > 2:
             raise ConfigError(f"data.speeds must be one or more factors in 0.5..2, got {self.speeds}")
@@ -265,9 +270,14 @@ class SpeechDataModule(lightning.LightningDataModule):
         self.config = config
         self.tokenizer = tokenizer
         self.seed = seed
-        self.budget = budget or Budget(config.batch_seconds)
+        self.budget = budget or Budget(float(config.batch_seconds))
         everything = load_manifests(config.train, "data.train")
         self.train = everything.filter(config.max_seconds)
+        if budget:  # a measured one knows who does not fit even alone; a number that is too small is a mistake
+            fits = budget.cost(self.train.durations / min(config.speeds), 1) <= budget.limit
+            for row in np.flatnonzero(~fits):
+                log.warning("%s does not fit into memory even alone: left out", self.train[int(row)].id)
+            self.train = self.train.select(fits)
         self.left_out = len(everything) - len(self.train)
         self.valid = load_manifests(config.valid, "data.valid")
         augment = config.augment

@@ -11,6 +11,8 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 
 from asr.config import suggest
 from asr.errors import ConfigError
@@ -40,6 +42,9 @@ def _none(text: str) -> str:
 
 
 def _basic(text: str) -> str:
+    if text.isascii():  # the long way gives the same, four times as slowly
+        text = re.sub("[^a-z0-9' ]", " ", text.lower().replace("`", "'").replace("&", " and "))
+        return " ".join((re.sub(r"(?<![^ '])'|'(?![^ '])", " ", text) if "'" in text else text).split())
     text = re.sub("[\u2018\u2019\u201b\u00b4`]", "'", text)
     # Soft hyphens, joiners, directions and emoji variants are invisible: they neither end a word nor make one.
     text = re.sub("[\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]", "", text)
@@ -50,22 +55,40 @@ def _basic(text: str) -> str:
     return " ".join(text.split())
 
 
-_NORMALIZERS = {
-    "none": Normalizer("none", "1", _none),
-    "basic": Normalizer("basic", "1", _basic),
+def _english() -> Normalizer:
+    """Make Whisper's English normaliser (Radford et al. 2022, arXiv:2212.04356, appendix C), by its package."""
+    try:
+        from whisper_normalizer.english import EnglishTextNormalizer
+    except ImportError as error:
+        raise ConfigError("normaliser 'english' needs a package: pip install whisper-normalizer") from error
+    normalize = EnglishTextNormalizer()
+
+    def rules(text: str) -> str:
+        return " ".join(normalize(text).split())
+
+    return Normalizer("english", f"whisper-normalizer {version('whisper-normalizer')}", rules)
+
+
+_MAKERS: dict[str, Callable[[], Normalizer]] = {
+    "none": lambda: Normalizer("none", "1", _none),
+    "basic": lambda: Normalizer("basic", "1", _basic),
+    "english": _english,
 }
 
 
+@cache
 def get_normalizer(name: str) -> Normalizer:
     """Find a normaliser.
 
     Args:
         name: `none` leaves a text alone but for the blanks around it; `basic` applies Unicode NFKC, lower case, and
-            drops punctuation except apostrophes inside words. Letters and digits of every script stay.
+            drops punctuation except apostrophes inside words. Letters and digits of every script stay. `english` is
+            Whisper's: it also writes numbers as digits, spells the American way, writes contractions out and drops
+            fillers, so its rates are not comparable with those that LibriSpeech papers report.
 
     Raises:
-        ConfigError: there is no normaliser of that name.
+        ConfigError: there is no normaliser of that name, or its package is not installed.
     """
-    if name not in _NORMALIZERS:
-        raise ConfigError(f"no normaliser {name!r}{suggest(name, list(_NORMALIZERS))}")
-    return _NORMALIZERS[name]
+    if name not in _MAKERS:
+        raise ConfigError(f"no normaliser {name!r}{suggest(name, list(_MAKERS))}")
+    return _MAKERS[name]()

@@ -2,77 +2,202 @@
 
 from __future__ import annotations
 
-from itertools import islice
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from asr.audio import stream
-from asr.decoding import DecodingOptions, Hypothesis, decode
-from asr.errors import ConfigError
+from asr.alignment import Alignment, align, spell_text, spell_tokens
+from asr.audio import SAMPLE_RATE, Source, stream
+from asr.decoding import DecodingOptions, Hypothesis, decode, read_files
+from asr.errors import AsrError, AudioError, ConfigError, DataError
+from asr.features import FRAME_SHIFT
 from asr.model import checkpoint
 from asr.model.recognizer import Recognizer
 from asr.segmentation import LONGEST, Chunk, plan_chunks
 from asr.transcript import Segment, Span, Transcript
+from asr.voice_activity import load_voice_activity
 
 EMBEDDED = Path(__file__).parent / "pretrained" / "english.safetensors"
-CHUNKS_AT_ONCE = 8  # more gains little on a CPU, and bounds the memory of a long file to minutes of audio
+BATCH_SECONDS = 160.0  # padded audio decoded at once: more gains little on a CPU
+WINDOW_SECONDS = 320.0  # speech collected before it is sorted by length into batches; bounds the memory of a long file
+LONGEST_ALIGNED = 1200.0  # seconds: time and memory of an alignment grow with the square of it
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Found = tuple[Hypothesis, Alignment | None]
 
 
 class Transcriber:
-    """Turns audio files into transcripts.
+    """Turns audio files into transcripts. Threads may share one.
 
     Args:
         model: a recogniser in evaluation mode, on the device it shall run on.
         options: how texts are searched for.
         name: what transcripts call the model.
+        vad: whether to decode only where someone speaks; without, noise and music may become words.
+        batch_seconds: most padded audio decoded at once.
     """
 
-    def __init__(self, model: Recognizer, options: DecodingOptions | None = None, name: str = "") -> None:
+    def __init__(
+        self,
+        model: Recognizer,
+        options: DecodingOptions | None = None,
+        name: str = "",
+        vad: bool = True,
+        batch_seconds: float = BATCH_SECONDS,
+    ) -> None:
         self.model = model
         self.options = options or DecodingOptions()
         self.name = name
+        self.voice = load_voice_activity() if vad else None
+        self.batch_seconds = batch_seconds
 
     @classmethod
-    def load(cls, path: Path | str | None = None, device: str = "auto", mode: str = "ctc") -> Transcriber:
+    def load(
+        cls,
+        path: Path | str | None = None,
+        device: str = "auto",
+        mode: str | DecodingOptions = "ctc",
+        vad: bool = True,
+    ) -> Transcriber:
         """Read a checkpoint.
 
         Args:
             path: a checkpoint of this package; None for the embedded English model.
             device: `auto`, `cpu` or `cuda`.
-            mode: decoding mode.
+            mode: decoding mode, or all the search's options.
+            vad: whether to decode only where someone speaks.
 
         Raises:
             CheckpointError: the checkpoint cannot be read.
-            ConfigError: there is no such device or mode.
+            ConfigError: there is no such device or mode, or a file that the options name cannot be read.
         """
         path = Path(path) if path else EMBEDDED
         model, _ = checkpoint.load(path, choose_device(device))
-        return cls(model, DecodingOptions(mode=mode), path.stem)
+        options = mode if isinstance(mode, DecodingOptions) else DecodingOptions(mode=mode)
+        read_files(options, model.tokenizer)
+        return cls(model, options, path.stem, vad)
 
-    def transcribe(self, source: Path | str) -> Transcript:
-        """Transcribe one audio file of any length, in memory that does not grow with it.
+    def transcribe(
+        self,
+        source: Source,
+        *,
+        word_timestamps: bool = False,
+        channel: int | None = None,
+        progress: Callable[[float], None] = lambda seconds: None,
+    ) -> Transcript:
+        """Transcribe one recording of any length, in memory that does not grow with it.
+
+        The result depends on the samples and the model alone: not on earlier calls, other threads or other files.
 
         Args:
-            source: path of an audio or video file.
+            source: path of an audio or video file, or samples with their rate: `(array, sample_rate)`.
+            word_timestamps: whether segments tell when each word was said, and how sure the model is of it.
+            channel: the one to transcribe, counted from 1; None for the mean of all.
+            progress: called every few minutes of audio with the seconds done since; what it raises ends the work.
 
         Returns:
-            The transcript; its spans account for every second.
+            The transcript; its spans account for every second. A stretch whose decoding fails is a span of kind
+            `failed` with its reason, and the rest is transcribed.
 
         Raises:
             AudioError: the file cannot be read.
+            InputTypeError: the source is no audio, or an array without its rate.
         """
         segments: list[Segment] = []
         spans: list[Span] = []
-        chunks = plan_chunks(stream(source, LONGEST))
-        while group := list(islice(chunks, CHUNKS_AT_ONCE)):
-            spoken = [chunk for chunk in group if not chunk.silent]
-            hypotheses = self.decode_waveforms([chunk.waveform for chunk in spoken])
-            segments += [self._segment(*pair) for pair in zip(spoken, hypotheses, strict=True)]
-            spans += [Span(chunk.start, chunk.end, "non_speech" if chunk.silent else "decoded") for chunk in group]
-        return Transcript(str(source), spans[-1].end, tuple(s for s in segments if s.text), tuple(spans), self.name)
+        for new_segments, new_spans in self._windows(source, channel, word_timestamps):
+            segments += new_segments
+            spans += new_spans
+            progress(new_spans[-1].end - new_spans[0].start)
+        name = str(source) if isinstance(source, str | Path) else "array"
+        spans = _joined(spans)
+        return Transcript(name, spans[-1].end, tuple(segments), tuple(spans), self.name, channel=channel)
+
+    def stream(self, source: Source, *, word_timestamps: bool = False, channel: int | None = None) -> Iterator[Segment]:
+        """Transcribe one recording and yield its segments while the rest is still to be heard.
+
+        Args:
+            source: as for `transcribe`.
+            word_timestamps: as for `transcribe`.
+            channel: as for `transcribe`.
+
+        Yields:
+            The segments of `transcribe`, in order.
+
+        Raises:
+            AsrError: as `transcribe`, once that place is reached.
+        """
+        for segments, _ in self._windows(source, channel, word_timestamps):
+            yield from segments
+
+    def transcribe_batch(self, sources: Sequence[Source], jobs: int = 1) -> list[Transcript | AsrError]:
+        """Transcribe several recordings; one that cannot be read does not stop the others.
+
+        Args:
+            sources: each as for `transcribe`.
+            jobs: how many to work on at once, in threads; the results do not depend on it.
+
+        Returns:
+            For each source, in order, its transcript, or the error that `transcribe` would raise.
+        """
+
+        def attempt(source: Source) -> Transcript | AsrError:
+            try:
+                return self.transcribe(source)
+            except AsrError as error:
+                return error
+
+        return list(in_threads(attempt, sources, jobs))
+
+    def align(self, source: Source, text: str, *, channel: int | None = None) -> Transcript:
+        """Find out when each word of a known text is said.
+
+        Args:
+            source: as for `transcribe`, LONGEST_ALIGNED seconds at most.
+            text: what is said, word for word. Its words are shown as they are written and aligned as the model's
+                tokenizer normalises them.
+            channel: as for `transcribe`.
+
+        Returns:
+            A transcript of one segment, with its words.
+
+        Raises:
+            AudioError: the file cannot be read or is too long.
+            DataError: the text is empty, too long for the audio, or cannot be written in the model's vocabulary.
+        """
+        name = str(source) if isinstance(source, str | Path) else "array"
+        chunks = []
+        for chunk in plan_chunks(stream(source, LONGEST, channel), None):
+            chunks.append(chunk)
+            if chunk.end > LONGEST_ALIGNED:
+                limit = f"{LONGEST_ALIGNED / 60:.0f} minutes"
+                raise AudioError(f"{name}: longer than {limit}, which are aligned in one piece: cut audio and text")
+        spellings = spell_text(self.model.tokenizer, text)
+        if not any(self.model.tokenizer.decode(spelling.tokens).strip() for spelling in spellings):
+            raise DataError(f"{name}: no word of the text can be written in the model's vocabulary")
+        times, rows = [], []
+        for chunk in chunks:
+            with torch.inference_mode():
+                rows.append(self.model.ctc_log_probs(self._encode([chunk.waveform])[0])[0].cpu())
+            times.append(chunk.start + self._frame_times(len(rows[-1])))
+        waveform = np.concatenate([chunk.waveform for chunk in chunks])
+        found = align(torch.cat(rows), np.concatenate(times), waveform, spellings, self.model.tokenizer)
+        if found.spread:
+            raise DataError(f"{name}: the text has more tokens than the audio has frames: is it this audio's text?")
+        end = chunks[-1].end
+        tokens = tuple(token for spelling in spellings for token in spelling.tokens)
+        segment = Segment(" ".join(text.split()), 0.0, end, tokens, found.log_prob, words=found.words)
+        return Transcript(name, end, (segment,), (Span(0.0, end, "decoded"),), self.name, channel=channel)
 
     @torch.inference_mode()
     def decode_waveforms(self, waveforms: list[NDArray[np.float32]]) -> list[Hypothesis]:
@@ -84,18 +209,105 @@ class Transcriber:
         Returns:
             One hypothesis for each waveform.
         """
+        return self._search(waveforms)[0] if waveforms else []
+
+    @torch.inference_mode()
+    def decode_words(self, waveforms: list[NDArray[np.float32]]) -> list[tuple[Hypothesis, Alignment]]:
+        """Find the best text of each waveform, all in one batch, and the times and confidences of its words.
+
+        Args:
+            waveforms: mono samples at 16 kHz, each of shape (S,).
+
+        Returns:
+            For each waveform a hypothesis and its words.
+        """
         if not waveforms:
             return []
+        found, encoder_out, frames = self._search(waveforms)
+        posteriors = self.model.ctc_log_probs(encoder_out).cpu()
+        rows = zip(found, posteriors, frames.tolist(), waveforms, strict=True)
+        return [(best, self._words(best, log_probs[:length], waveform)) for best, log_probs, length, waveform in rows]
+
+    def _search(self, waveforms: list[NDArray[np.float32]]) -> tuple[list[Hypothesis], Tensor, Tensor]:
+        encoder_out, frames = self._encode(waveforms)
+        return [best for best, *_ in decode(self.model, encoder_out, frames, self.options)], encoder_out, frames
+
+    def _encode(self, waveforms: list[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
         device = next(self.model.parameters()).device
         tensors = [torch.from_numpy(waveform) for waveform in waveforms]
         padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True).to(device)
-        lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)
-        encoder_out, frames = self.model.encode(padded, lengths)
-        return [best for best, *_ in decode(self.model, encoder_out, frames, self.options)]
+        return self.model.encode(padded, torch.tensor([len(waveform) for waveform in waveforms], device=device))
 
-    def _segment(self, chunk: Chunk, hypothesis: Hypothesis) -> Segment:
+    def _words(self, hypothesis: Hypothesis, log_probs: Tensor, waveform: NDArray[np.float32]) -> Alignment:
+        tokenizer = self.model.tokenizer
+        spellings = spell_tokens(tokenizer, hypothesis.tokens)
+        return align(log_probs, self._frame_times(len(log_probs)), waveform, spellings, tokenizer)
+
+    def _frame_times(self, frames: int) -> NDArray[np.float64]:
+        """When the middle of each encoder frame is, in seconds."""
+        return np.arange(frames, dtype=np.float64) * (FRAME_SHIFT * self.model.config.encoder.subsampling / SAMPLE_RATE)
+
+    def _windows(self, source: Source, channel: int | None, words: bool) -> Iterator[tuple[list[Segment], list[Span]]]:
+        """Transcribe a few minutes after the other; yields the segments and spans of each, in order."""
+        # Blocks are whole frames of the voice detector, and the same for files and arrays: so are the results.
+        for window in _collected(plan_chunks(stream(source, LONGEST, channel), self.voice), WINDOW_SECONDS):
+            results = self._decode_chunks([chunk for chunk in window if chunk.speech], words)
+            segments, spans = [], []
+            for chunk in window:
+                result = next(results) if chunk.speech else None
+                if isinstance(result, tuple):
+                    segments.append(self._segment(chunk, *result))
+                kind = "decoded" if isinstance(result, tuple) else "failed" if result else "non_speech"
+                spans.append(Span(chunk.start, chunk.end, kind, result if isinstance(result, str) else None))
+            yield [segment for segment in segments if segment.text], spans
+
+    def _decode_chunks(self, chunks: list[Chunk], words: bool) -> Iterator[Found | str]:
+        """Decode in batches of like lengths; gives a hypothesis, or why there is none, for each chunk in order."""
+        results: dict[int, Found | str] = {}
+        for batch in _batches(chunks, self.batch_seconds):
+            waveforms = [chunks[row].waveform for row in batch]
+            results |= zip(batch, self._attempt(waveforms, words), strict=True)
+        return (results[row] for row in range(len(chunks)))
+
+    def _attempt(self, waveforms: list[NDArray[np.float32]], words: bool) -> list[Found | str]:
+        """Decode a batch; if that raises, each row alone, so that a row takes no other with it."""
+        try:
+            found = (
+                self.decode_words(waveforms) if words else [(best, None) for best in self.decode_waveforms(waveforms)]
+            )
+        except Exception as error:  # whatever it is, it is written into the transcript
+            if len(waveforms) == 1:
+                return [f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]]
+            return [result for waveform in waveforms for result in self._attempt([waveform], words)]
+        return [each if math.isfinite(each[0].score) else "the model's scores are not finite" for each in found]
+
+    def _segment(self, chunk: Chunk, hypothesis: Hypothesis, alignment: Alignment | None) -> Segment:
         text = self.model.tokenizer.decode(hypothesis.tokens)
-        return Segment(text, chunk.start, chunk.end, hypothesis.tokens, hypothesis.score, hypothesis.fallback)
+        segment = Segment(text, chunk.start, chunk.end, hypothesis.tokens, hypothesis.score, hypothesis.fallback)
+        if alignment is None:
+            return segment
+        words = tuple(
+            replace(word, start=chunk.start + word.start, end=min(chunk.start + word.end, chunk.end))
+            for word in alignment.words
+        )
+        return replace(segment, words=words, spread=alignment.spread)
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], jobs: int, stop: threading.Event | None = None
+) -> Iterator[Result]:
+    """Apply a function to items, `jobs` at a time, and yield the results in order.
+
+    On leaving early, by an exception or an interrupt, what has not begun is dropped, `stop` is set for what has begun,
+    and that is waited for.
+    """
+    pool = ThreadPoolExecutor(max(1, jobs))
+    try:
+        yield from pool.map(function, items)
+    finally:
+        if stop:
+            stop.set()
+        pool.shutdown(cancel_futures=True)
 
 
 def choose_device(name: str) -> torch.device:
@@ -109,3 +321,38 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no CUDA device is available here: use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _collected(chunks: Iterable[Chunk], seconds: float) -> Iterator[list[Chunk]]:
+    """Group consecutive chunks that together last `seconds` or a little more."""
+    group: list[Chunk] = []
+    for chunk in chunks:
+        group.append(chunk)
+        if chunk.end - group[0].start >= seconds:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _batches(chunks: list[Chunk], seconds: float) -> Iterator[list[int]]:
+    """Group chunks of like lengths by their numbers, with at most `seconds` of padded audio in a group of several."""
+    group: list[int] = []
+    for row in sorted(range(len(chunks)), key=lambda row: -len(chunks[row].waveform)):
+        if group and len(chunks[group[0]].waveform) * (len(group) + 1) > seconds * SAMPLE_RATE:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    """Join neighbouring spans without speech: they are cut by the way memory is bounded, not by the audio."""
+    joined = spans[:1]
+    for span in spans[1:]:
+        if joined[-1].kind == span.kind == "non_speech":
+            joined[-1] = Span(joined[-1].start, span.end, "non_speech")
+        else:
+            joined.append(span)
+    return joined

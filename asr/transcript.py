@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+KINDS = ("decoded", "non_speech", "failed")  # what can become of a stretch of audio
+
 
 @dataclass(frozen=True)
 class Word:
@@ -39,6 +41,8 @@ class Segment:
     """`ctc` where the decoder ran away and the CTC text was taken."""
     words: tuple[Word, ...] = ()
     """The words with their times, where they were asked for."""
+    spread: bool = False
+    """Whether the words' times are spread evenly, because the text does not fit the audio's frames."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,9 @@ class Span:
     end: float
     """Seconds from the start of the file."""
     kind: str
-    """`decoded`, `non_speech` (silent, not decoded) or `failed`."""
+    """`decoded`, `non_speech` (no one speaks there; not decoded) or `failed`."""
+    reason: str | None = None
+    """Why it failed, where it did."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +75,22 @@ class Transcript:
     """Name of the model that listened."""
     language: str | None = None
     """Code of the language (`en`), where it is known."""
+    channel: int | None = None
+    """Which channel it is the text of, counted from 1; None where all channels were mixed."""
 
     @property
     def text(self) -> str:
         """The whole text."""
         return " ".join(segment.text for segment in self.segments if segment.text)
 
+    @property
+    def coverage(self) -> dict[str, float]:
+        """Seconds of each kind of span; together they are the duration."""
+        return {kind: sum(span.end - span.start for span in self.spans if span.kind == kind) for kind in KINDS}
+
     def to_dict(self) -> dict[str, Any]:
         """Give plain values with `text` first; times and scores are rounded to thousandths."""
-        return {"text": self.text} | _rounded(asdict(self))
+        return {"text": self.text} | _rounded(asdict(self) | {"coverage": self.coverage})
 
 
 def _rounded(value: Any) -> Any:

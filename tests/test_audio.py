@@ -371,7 +371,7 @@ def test_permission_denied(tmp_path: Path, encode: Encode, monkeypatch: pytest.M
     path.chmod(0)
     if os.access(path, os.R_OK):  # the superuser may read everything
 
-        def denied(*_: object) -> None:
+        def denied(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied", str(path))
 
         monkeypatch.setattr(Path, "open", denied)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def test_bad_files_are_named_and_the_others_still_done(asr, trained, data, tmp_p
     soundfile.write(tmp_path / "nothing.wav", np.zeros(0), 16000)
     soundfile.write(tmp_path / "nan.wav", np.full(1600, np.nan), 16000, subtype="FLOAT")
     soundfile.write(tmp_path / "stereo44.wav", np.stack((speech, speech), 1), 44100, subtype="PCM_24")
-    bad = ["missing.wav", "empty.wav", "text.wav", "cut.flac", "nothing.wav", "nan.wav", "."]
+    (tmp_path / "none").mkdir()
+    bad = ["missing.wav", "empty.wav", "text.wav", "cut.flac", "nothing.wav", "nan.wav", "none", "*.nothing"]
     result = asr("transcribe", *bad, good, "stereo44.wav", "--model", trained, "--output-dir", "out", cwd=tmp_path)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
@@ -83,13 +85,127 @@ def test_json_holds_the_text_and_the_account_of_every_second(asr, trained, data,
     assert content["spans"][-1]["end"] == content["duration"] == 2.175
 
 
+@pytest.fixture
+def archive(data, tmp_path) -> Path:
+    """A folder of recordings, some below others, two of one stem, and what is no recording."""
+    folder = tmp_path / "archive"
+    (folder / "2024" / "may").mkdir(parents=True)
+    speech, rate = soundfile.read(data / "1737-146161-0009.flac")
+    for name in ("a.flac", "2024/a.flac", "2024/a.wav", "2024/may/b.OGG"):
+        soundfile.write(folder / name, speech, rate)
+    (folder / "notes.txt").write_text("no audio")
+    (folder / ".hidden.wav").write_bytes(b"")
+    return folder
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_folders_are_searched_and_keep_their_shape(asr, trained, archive, tmp_path):
+    result = asr("transcribe", archive, "--model", trained, "--output-dir", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    found = outputs(tmp_path / "out")
+    assert sorted(found) == ["2024/a.flac.txt", "2024/a.wav.txt", "2024/may/b.txt", "a.txt"]
+    assert found["a.txt"] == found["2024/a.wav.txt"] != b"\n"
+    asr("transcribe", archive, "--model", trained, "--output-dir", tmp_path / "jobs", "--jobs", 3)
+    assert outputs(tmp_path / "jobs") == found
+    result = asr("transcribe", "archive/**/*.flac", "--model", trained, "--output-dir", "some", cwd=tmp_path)
+    assert sorted(outputs(tmp_path / "some")) == ["2024/a.txt", "a.txt"]
+
+
+def test_jobs_print_the_same_in_the_same_order(asr, trained, data):
+    files = [*sorted(data.glob("*.flac"))[:4], data / "missing.wav"]
+    one, three = (asr("transcribe", *files, "--model", trained, "--format", "json", "--jobs", jobs) for jobs in (1, 3))
+    assert one.stdout == three.stdout
+    assert one.returncode == three.returncode == 1
+
+
+def test_resume_does_only_what_is_missing(asr, trained, archive, tmp_path):
+    command = ("transcribe", archive, "--model", trained, "--output-dir", tmp_path / "out", "--resume")
+    assert asr(*command).returncode == 0
+    whole = outputs(tmp_path / "out")
+    (tmp_path / "out" / "2024" / "may" / "b.txt").unlink()
+    (tmp_path / "out" / "a.txt").write_text("kept")
+    assert asr(*command).returncode == 0
+    assert outputs(tmp_path / "out") == whole | {"a.txt": b"kept"}
+    twins = asr("transcribe", archive / "a.flac", archive / "2024" / "a.flac", *command[2:])
+    assert twins.returncode == 2
+    assert "--resume cannot tell inputs of one name apart" in twins.stderr
+
+
+def test_channels_are_split_and_labelled(asr, trained, data, tmp_path):
+    left, right = (
+        soundfile.read(data / f"{name}.flac")[0][:30_000] for name in ("1737-146161-0009", "6848-252323-0001")
+    )
+    soundfile.write(tmp_path / "call.wav", np.stack((left, right), axis=1), 16_000)
+    soundfile.write(tmp_path / "right.wav", right, 16_000)
+    split = asr("transcribe", tmp_path / "call.wav", "--model", trained, "--channels", "split")
+    alone = asr("transcribe", tmp_path / "right.wav", "--model", trained)
+    assert [line.split(":")[0] for line in split.stdout.splitlines()] == ["channel 1", "channel 2"]
+    assert split.stdout.splitlines()[1] == f"channel 2: {alone.stdout.strip()}"
+    command = ("--model", trained, "--channels", "split", "--format", "json", "--output-dir", tmp_path / "out")
+    assert asr("transcribe", tmp_path / "call.wav", *command).returncode == 0
+    labels = {name: json.loads(content)["channel"] for name, content in outputs(tmp_path / "out").items()}
+    assert labels == {"call.channel-1.json": 1, "call.channel-2.json": 2}
+    mixed = asr("transcribe", tmp_path / "call.wav", "--model", trained, "--format", "json")
+    assert json.loads(mixed.stdout)["channel"] is None
+
+
+def test_standard_input_is_read(asr, trained, data, tmp_path, monkeypatch):
+    file = data / "1737-146161-0009.flac"
+    expected = json.loads(asr("transcribe", file, "--model", trained, "--format", "json").stdout)
+    for content, code in ((file.read_bytes(), 0), (b"no audio", 1), (b"", 1)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        result = asr("transcribe", "-", "--model", trained, "--format", "json")
+        assert result.returncode == code
+        assert "asr-" not in result.stderr  # the temporary folder's name
+        if code:
+            assert "error: standard input: is " in result.stderr
+        else:
+            assert json.loads(result.stdout) == expected | {"source": "-"}
+
+
+def test_without_the_voice_detector_noise_becomes_words(asr, trained, tmp_path):
+    noise = np.random.default_rng(0).standard_normal(48_000) * 0.1
+    soundfile.write(tmp_path / "noise.wav", noise, 16_000)
+    assert asr("transcribe", tmp_path / "noise.wav", "--model", trained).stdout == "\n"
+    assert asr("transcribe", tmp_path / "noise.wav", "--model", trained, "--no-vad").stdout.strip()
+
+
+def test_a_stretch_that_fails_is_reported_and_the_rest_written(asr, trained, data, monkeypatch):
+    from asr.transcriber import Transcriber
+
+    monkeypatch.setattr(Transcriber, "decode_waveforms", lambda *_: 1 / 0)
+    result = asr("transcribe", data / "1737-146161-0009.flac", "--model", trained)
+    assert result.returncode == 1
+    assert "2.2 s could not be decoded, the rest is there: ZeroDivisionError" in result.stderr
+    assert result.stdout == "\n"
+
+
+def test_words_on_noise_are_counted(asr, trained, tmp_path):
+    soundfile.write(tmp_path / "rain.wav", np.random.default_rng(0).standard_normal(32_000) * 0.1, 16_000)
+    (tmp_path / "noise.jsonl").write_text('{"audio_filepath": "rain.wav", "duration": 2.0}\n')
+    result = asr(
+        "evaluate", "--non-speech", tmp_path / "noise.jsonl", "--model", trained, "--json", tmp_path / "n.json"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "0.0 words/hour on recordings (0 in 0.00 h)" in result.stdout
+    assert json.loads((tmp_path / "n.json").read_text())["synthetic"]["words_per_hour"] == 0
+    assert asr("evaluate", "--model", trained).returncode == 2
+
+
 def test_decoding_and_device_are_heard(asr, trained, data):
     file = data / "1737-146161-0009.flac"
     for option, message in [
-        (("--decoding", "magic"), "decoding.mode must be one of ctc, attention"),
+        (("--decoding", "magic"), "decoding.mode must be one of ctc, ctc_beam, attention"),
         (("--device", "tpu"), "device must be auto, cpu or cuda"),
-        (("--format", "doc"), "--format must be one of txt, json"),
+        (("--format", "doc"), "--format must be all, or some of txt, json"),
         (("--model", "gone.safetensors"), "gone.safetensors: no such checkpoint"),
+        (("--channels", "left"), "--channels must be mix or split"),
+        (("--resume",), "--resume looks for finished outputs in --output-dir"),
+        (("--format", "txt,json"), "name --output-dir"),
+        (("--output-dir", file), "cannot be made"),
     ]:
         result = asr("transcribe", file, "--model", trained, *option)
         assert result.returncode == 2

@@ -61,3 +61,29 @@ def test_the_hash_follows_the_rules():
 def test_an_unknown_name_gets_a_suggestion():
     with pytest.raises(ConfigError, match="did you mean 'basic'"):
         get_normalizer("basik")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(max_codepoint=127), max_size=40))
+def test_plain_letters_take_a_short_way_to_the_same_text(text):
+    # A letter beyond ASCII at the end sends the whole text the long way.
+    assert BASIC(f"{text} \u00e9") == f"{BASIC(text)} \u00e9".strip()
+
+
+def test_english_is_whispers():
+    whisper = pytest.importorskip("whisper_normalizer.english")
+    english = get_normalizer("english")
+    assert english("Mr. Smith's colour was twenty-one, won't you?") == "mister smith is color was 21 will not you"
+    for text in ("Uh, I'm goin' to the theatre at 5 o'clock.", "$3.50 [noise]", "", "two hundred and one"):
+        assert english(text) == " ".join(whisper.EnglishTextNormalizer()(text).split())
+    assert english.version.startswith("whisper-normalizer ")
+    assert len({english.hash, BASIC.hash, get_normalizer("none").hash}) == 3
+
+
+def test_english_without_its_package_says_what_to_install(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
+    get_normalizer.cache_clear()
+    with pytest.raises(ConfigError, match="pip install whisper-normalizer"):
+        get_normalizer("english")

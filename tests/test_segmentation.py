@@ -1,45 +1,139 @@
 from __future__ import annotations
 
-from itertools import pairwise
+import importlib.util
+from itertools import groupby, pairwise
+from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
+import torch
+from examples import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr import segmentation
 from asr.audio import SAMPLE_RATE
 from asr.segmentation import LONGEST, plan_chunks
+from asr.voice_activity import FRAME, load_voice_activity
+
+BLOCK = 20 * SAMPLE_RATE  # a whole number of frames
 
 
-@settings(max_examples=8, deadline=None)
-@given(seconds=st.floats(0.01, 70), block=st.floats(0.5, 40), seed=st.integers(0, 9))
-def test_chunks_are_the_stream_sample_for_sample(seconds, block, seed):
-    waveform = np.random.default_rng(seed).random(int(seconds * SAMPLE_RATE), dtype=np.float32)
-    size = int(block * SAMPLE_RATE)
-    chunks = list(plan_chunks(waveform[i : i + size] for i in range(0, len(waveform), size)))
+def blocks(waveform: np.ndarray, size: int = BLOCK) -> list[np.ndarray]:
+    return [waveform[first : first + size] for first in range(0, len(waveform), size)]
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """Twelve utterances by three speakers, one after the other."""
+    return np.concatenate([soundfile.read(path, dtype="float32")[0] for path in sorted(DATA.glob("*.flac"))])
+
+
+@pytest.fixture(scope="module")
+def voice():
+    return load_voice_activity()
+
+
+def test_probabilities_are_those_of_the_package(speech, voice):
+    """The oracle is the package's own TorchScript model, frame by frame as the package runs it."""
+    folder = Path(importlib.util.find_spec("silero_vad").submodule_search_locations[0])
+    theirs = torch.jit.load(folder / "data" / "silero_vad.jit")
+    part = speech[: 8 * SAMPLE_RATE // FRAME * FRAME]
+    padded = np.concatenate((np.zeros(16 * FRAME, dtype=np.float32), part))
+    with torch.no_grad():
+        expected = [float(theirs(torch.from_numpy(frame), SAMPLE_RATE)) for frame in padded.reshape(-1, FRAME)]
+    found, _ = voice(part, voice.start())
+    assert np.allclose(found, expected[16:], atol=1e-5)
+    assert 0.5 < np.mean(found > 0.5) < 1
+
+
+def test_voice_activity_is_a_stream(speech, voice):
+    whole, _ = voice(speech, voice.start())
+    state, parts = voice.start(), []
+    for block in blocks(speech, 100 * FRAME):
+        part, state = voice(block, state)
+        parts.append(part)
+    assert np.allclose(np.concatenate(parts), whole, atol=1e-5)
+
+
+def test_importing_the_detector_leaves_torch_threads_alone(voice):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        load_voice_activity.__wrapped__()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    parts=st.lists(st.tuples(st.booleans(), st.floats(0.01, 25)), min_size=1, max_size=5),
+    frames=st.integers(20, 1000),
+    detect=st.booleans(),
+)
+def test_chunks_are_the_stream_sample_for_sample(parts, frames, detect):
+    """Speech and noise in stretches of any length, in blocks of any length."""
+    utterance = soundfile.read(DATA / "6848-252323-0023.flac", dtype="float32")[0]
+    noise = np.random.default_rng(0).standard_normal(30 * SAMPLE_RATE).astype(np.float32) * 0.01
+    speech = np.tile(utterance, 8)
+    waveform = np.concatenate([(speech if spoken else noise)[: int(s * SAMPLE_RATE)] for spoken, s in parts])
+    chunks = list(plan_chunks(blocks(waveform, frames * FRAME), load_voice_activity() if detect else None))
     assert np.array_equal(np.concatenate([chunk.waveform for chunk in chunks]), waveform)
-    assert all(len(chunk.waveform) <= LONGEST * SAMPLE_RATE for chunk in chunks)
+    assert all(len(chunk.waveform) <= LONGEST * SAMPLE_RATE for chunk in chunks if chunk.speech)
+    assert chunks[0].start == 0
     for one, next_one in pairwise(chunks):
         assert one.end == next_one.start
+    if not detect:
+        assert all(chunk.speech for chunk in chunks)
 
 
-def test_cuts_fall_into_pauses(data):
+def test_cuts_fall_into_pauses(data, voice):
     speech = soundfile.read(data / "6848-252323-0023.flac", dtype="float32")[0]
     pause = np.zeros(SAMPLE_RATE, dtype=np.float32)
-    chunks = list(plan_chunks([np.concatenate((speech, pause, speech, pause, speech))]))
     second = len(speech) / SAMPLE_RATE
-    ends = [chunk.end for chunk in chunks[:-1]]
-    pauses = [(second * (i + 1) + i, second * (i + 1) + i + 1) for i in range(2)]
-    assert all(any(begin <= end <= stop for begin, stop in pauses) for end in ends)
+    for detector in (voice, None):
+        joined = np.concatenate((speech, pause, speech, pause, speech))
+        chunks = [chunk for chunk in plan_chunks(blocks(joined), detector) if chunk.speech]
+        ends = [chunk.end for chunk in chunks[:-1]]
+        pauses = [(second * (i + 1) + i - 0.3, second * (i + 1) + i + 1) for i in range(2)]
+        assert ends
+        assert all(any(begin <= end <= stop for begin, stop in pauses) for end in ends)
 
 
-def test_silence_is_told_from_speech(data):
-    speech = soundfile.read(data / "1737-146161-0009.flac", dtype="float32")[0]
-    (heard,) = plan_chunks([speech])
-    (muted,) = plan_chunks([np.zeros_like(speech)])
-    assert not heard.silent
-    assert muted.silent
+def test_long_pauses_are_left_out_and_speech_is_kept(speech, voice):
+    silence = np.random.default_rng(0).standard_normal(10 * SAMPLE_RATE).astype(np.float32) * 1e-3
+    first, second = speech[: 4 * SAMPLE_RATE], speech[4 * SAMPLE_RATE : 9 * SAMPLE_RATE]
+    chunks = list(plan_chunks(blocks(np.concatenate((silence, first, silence, second, silence))), voice))
+    assert [speech for speech, _ in groupby(chunk.speech for chunk in chunks)] == [False, True, False, True, False]
+    heard = [chunk for chunk in chunks if chunk.speech]
+    assert heard[0].start < 10.5 < 13.5 < heard[0].end
+    assert sum(chunk.end - chunk.start for chunk in heard) < 9 + 4 * segmentation.MARGIN * FRAME / SAMPLE_RATE
 
 
-def test_no_audio_gives_no_chunk():
-    assert list(plan_chunks([])) == []
+@pytest.mark.parametrize("name", [path.name for path in sorted(DATA.glob("*.flac"))])
+@pytest.mark.parametrize("gain", [1.0, 0.03])
+def test_no_utterance_is_taken_for_noise(name, gain, voice):
+    speech = soundfile.read(DATA / name, dtype="float32")[0] * np.float32(gain)
+    chunks = list(plan_chunks(blocks(speech), voice))
+    heard = sum(len(chunk.waveform) for chunk in chunks if chunk.speech)
+    assert heard > 0.8 * len(speech)
+
+
+def test_a_word_without_silence_around_it_is_heard(data, voice):
+    """The detector needs silence before a word; files that begin within one have none."""
+    speech = soundfile.read(data / "6848-252323-0001.flac", dtype="float32")[0]
+    energy = np.abs(speech[: 3 * SAMPLE_RATE])
+    begin = int(np.argmax(energy > 0.3 * energy.max()))
+    (chunk,) = plan_chunks([speech[begin : begin + 4800]], voice)
+    assert chunk.speech
+
+
+def test_no_audio_gives_no_chunk(voice):
+    assert list(plan_chunks([], voice)) == []
+
+
+def test_samples_that_break_the_detector_are_no_speech(voice):
+    chunks = plan_chunks([np.full(SAMPLE_RATE, 1e30, dtype=np.float32)], voice)
+    assert not any(chunk.speech for chunk in chunks)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-COMMANDS = ("long-audio", "manifest", "model", "train-step", "decode")
+COMMANDS = ("data", "decode", "long-audio", "manifest", "model", "plan", "train", "train-step")
 
 
 def main() -> None:

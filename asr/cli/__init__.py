@@ -11,6 +11,7 @@ import sys
 
 import typer
 
+from asr.cli.align import align
 from asr.cli.check import check
 from asr.cli.compare import compare
 from asr.cli.data import prepare
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (transcribe, prepare, check, recipe, tokenizer, train, evaluate, score, compare, average, info):
+for verb in (transcribe, align, prepare, check, recipe, tokenizer, train, evaluate, score, compare, average, info):
     app.command()(verb)
 app.add_typer(lm, name="lm")
 app.add_typer(manifest, name="manifest")

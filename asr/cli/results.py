@@ -68,6 +68,12 @@ def show_result(result: dict[str, Any]) -> None:
         f"CER {100 * result['cer']:.2f} %   raw WER {100 * result['raw_wer']:.2f} %, raw CER "
         f"{100 * result['raw_cer']:.2f} %   normalizer {normalizer['name']} {normalizer['hash']}"
     )
+    if confidence := result.get("confidence"):
+        area = "-" if confidence["auroc"] is None else f"{confidence['auroc']:.3f}"
+        typer.echo(
+            f"word confidence: calibration error (ECE) {100 * confidence['ece']:.2f} %, AUROC {area}   "
+            f"({confidence['words']} words, {100 * confidence['right']:.1f} % right)"
+        )
     if result["empty_references"]:
         words = result["words_on_empty_references"]
         typer.echo(f"apart: {result['empty_references']} utterances without words, {words} words invented for them")

@@ -36,6 +36,30 @@ SearchSettings = Annotated[
     typer.Option("--search", help="Another setting of the search, such as lm_weight=0.5.", metavar="KEY=VALUE"),
 ]
 
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        "--output-format",
+        "--output_format",
+        help="txt, json, srt, vtt, tsv, ctm, stm or textgrid; several with commas, or all.",
+    ),
+]
+OutputDir = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "--output_dir", help="Write files for each input here instead of printing."),
+]
+MaxLineWidth = Annotated[
+    int, typer.Option("--max-line-width", "--max_line_width", help="Subtitles: most characters on a line.")
+]
+MaxLineCount = Annotated[
+    int, typer.Option("--max-line-count", "--max_line_count", help="Subtitles: most lines shown at once.")
+]
+MaxCueSeconds = Annotated[
+    float, typer.Option("--max-cue-seconds", help="Subtitles: longest that lines stay on the screen.")
+]
+MinGap = Annotated[float, typer.Option("--min-gap", help="Subtitles: least seconds between two cues.")]
+
 
 def decoding_options(
     mode: str,

@@ -20,7 +20,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run from its last checkpoint.")] = False,
     init_from: Annotated[
         Path | None,
-        typer.Option("--init-from", help="Begin a new run with this checkpoint's weights, architecture and tokenizer."),
+        typer.Option("--init-from", help="Begin a new run with this checkpoint's weights; `embedded` is the package's."),
     ] = None,
 ) -> None:
     """Train a model; it ends up in the run folder as model.safetensors."""
@@ -29,7 +29,9 @@ def train(
     from asr.config import compose
     from asr.training.config import TrainConfig
     from asr.training.fit import train as run_training
+    from asr.transcriber import EMBEDDED
 
+    init_from = EMBEDDED if init_from == Path("embedded") else init_from
     composed = compose(TrainConfig, config, overrides or [])
     console.print(f"trained: {run_training(composed, resume, init_from)}")
 

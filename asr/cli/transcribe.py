@@ -17,9 +17,15 @@ from asr.cli.terminal import (
     BeamSize,
     Decoding,
     Device,
+    Format,
     Hotwords,
     LanguageModelFile,
+    MaxCueSeconds,
+    MaxLineCount,
+    MaxLineWidth,
+    MinGap,
     Model,
+    OutputDir,
     SearchSettings,
     complain,
     console,
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
     from asr.inputs import Recording
     from asr.transcriber import Transcriber
     from asr.transcript import Transcript
+    from asr.writers import SubtitleOptions
 
 
 def transcribe(
@@ -49,10 +56,16 @@ def transcribe(
     language_model: LanguageModelFile = None,
     hotwords: Hotwords = None,
     search: SearchSettings = None,
-    format: Annotated[str, typer.Option("--format", help="txt or json.")] = "txt",
-    output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", help="Write one file for each input here instead of printing.")
-    ] = None,
+    format: Format = "txt",
+    output_dir: OutputDir = None,
+    word_timestamps: Annotated[
+        bool,
+        typer.Option("--word-timestamps", "--word_timestamps", help="Time and confidence of each word, in the JSON."),
+    ] = False,
+    max_line_width: MaxLineWidth = 42,
+    max_line_count: MaxLineCount = 2,
+    max_cue_seconds: MaxCueSeconds = 7.0,
+    min_gap: MinGap = 0.08,
     channels: Annotated[str, typer.Option("--channels", help="mix them, or split: one transcript for each.")] = "mix",
     vad: Annotated[
         bool, typer.Option("--vad/--no-vad", help="Decode only where someone speaks, or everything.")
@@ -73,8 +86,11 @@ def transcribe(
     from asr.transcriber import EMBEDDED, Transcriber, in_threads
 
     # Before hours of work, not after.
-    if format not in writers.FORMATS:
-        raise ConfigError(f"--format must be one of {', '.join(writers.FORMATS)}, got {format!r}")
+    formats = writers.parse_formats(format)
+    if len(formats) > 1 and not output_dir:
+        raise ConfigError("several formats go into files, not onto one screen: name --output-dir")
+    subtitles = writers.SubtitleOptions(max_line_width, max_line_count, max_cue_seconds, min_gap)
+    word_timestamps |= not writers.NEED_WORDS.isdisjoint(formats)
     if channels not in ("mix", "split"):
         raise ConfigError(f"--channels must be mix or split, got {channels!r}")
     _check_output(output_dir, resume)
@@ -90,7 +106,7 @@ def transcribe(
             )
         for error in errors:
             complain(error)
-        work = _Work(transcriber, format, output_dir, channels == "split", resume, spooled)
+        work = _Work(transcriber, formats, word_timestamps, subtitles, output_dir, channels == "split", resume, spooled)
         with progress("Transcribing", len(recordings)) as work.advance:
             for text, complaints in in_threads(work, recordings, jobs, work.stop):
                 errors += complaints
@@ -105,7 +121,9 @@ class _Work:
     """What is done with each recording, in any thread."""
 
     transcriber: Transcriber
-    format: str
+    formats: tuple[str, ...]
+    word_timestamps: bool
+    subtitles: SubtitleOptions
     output_dir: Path | None
     split: bool
     resume: bool
@@ -122,14 +140,17 @@ class _Work:
         errors: list[AsrError] = []
         try:
             for channel, stem in self._outputs(recording):
-                transcript = self.transcriber.transcribe(recording.path, channel=channel, progress=self._heard)
+                transcript = self.transcriber.transcribe(
+                    recording.path, word_timestamps=self.word_timestamps, channel=channel, progress=self._heard
+                )
                 if recording.path == self.spooled:
                     transcript = replace(transcript, source="-")
                 errors += _failures(transcript)
-                if self.output_dir:
-                    writers.write(transcript, self.output_dir / recording.folder, self.format, stem)
-                else:
-                    texts.append(writers.render(transcript, self.format))
+                for format in self.formats:
+                    if self.output_dir:
+                        writers.write(transcript, self.output_dir / recording.folder, format, stem, self.subtitles)
+                    else:
+                        texts.append(writers.render(transcript, format, self.subtitles))
         except AsrError as error:
             errors.append(AsrError(str(error).replace(str(self.spooled), "standard input")))
         self.advance(1)
@@ -138,12 +159,14 @@ class _Work:
     def _outputs(self, recording: Recording) -> Iterator[tuple[int | None, str]]:
         """Yield each channel that is still to do, and its output's stem."""
         from asr.audio import channels
+        from asr.writers import ENDINGS
 
         numbers = range(1, channels(recording.path) + 1) if self.split else [None]
         for channel in numbers:
             stem = f"{recording.stem}.channel-{channel}" if channel else recording.stem
-            done = self.resume and self.output_dir
-            if not (done and (done / recording.folder / f"{stem}.{self.format}").is_file()):
+            folder = (self.output_dir or Path()) / recording.folder
+            done = all((folder / f"{stem}.{ENDINGS[format]}").is_file() for format in self.formats)
+            if not (self.resume and done):
                 yield channel, stem
 
     def _heard(self, seconds: float) -> None:

@@ -6,25 +6,59 @@ import torch
 from torch import Tensor
 
 from asr.decoding.attention import decode_attention
-from asr.decoding.ctc import decode_ctc
+from asr.decoding.ctc import decode_ctc, posteriors
+from asr.decoding.ctc_beam import search_prefixes
+from asr.decoding.fusion import Fusion
+from asr.decoding.language_model import LanguageModel
 from asr.decoding.options import DecodingOptions, Hypothesis
+from asr.decoding.rescoring import rescore
 from asr.model.recognizer import Recognizer
+from asr.tokenizer import Tokenizer
 
-__all__ = ["DecodingOptions", "Hypothesis", "decode"]
+__all__ = ["DecodingOptions", "Hypothesis", "LanguageModel", "decode", "read_files"]
+
+
+def read_files(options: DecodingOptions, tokenizer: Tokenizer) -> None:
+    """Read the language model and the hotwords that the options name, once for all; errors come before the work does.
+
+    Raises:
+        ConfigError: one of them cannot be read, or does not fit the tokenizer.
+    """
+    Fusion.of(options, tokenizer)
 
 
 @torch.inference_mode()
-def decode(model: Recognizer, encoder_out: Tensor, lengths: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
+def decode(
+    model: Recognizer,
+    encoder_out: Tensor,
+    lengths: Tensor,
+    options: DecodingOptions,
+    language_model: LanguageModel | None = None,
+) -> list[list[Hypothesis]]:
     """Find the texts that fit the audio best.
+
+    Nothing is remembered from one call to the next but the files of language models and hotwords.
 
     Args:
         model: a recogniser in evaluation mode.
         encoder_out: shape (B, T', D), from `model.encode`.
         lengths: encoder frames of each row, shape (B,).
         options: the mode and its settings.
+        language_model: goes before the one that the options name.
 
     Returns:
-        For each utterance its hypotheses, best first.
+        For each utterance its hypotheses, best first: at least one, at most `options.nbest`.
+
+    Raises:
+        ConfigError: the language model or the hotwords cannot be read, or do not fit the model.
     """
-    search = {"ctc": decode_ctc, "attention": decode_attention}[options.mode]
-    return search(model, encoder_out, lengths, options)
+    plain = language_model is None and not options.language_model and not options.hotwords
+    if options.mode == "ctc" and plain:  # the best path has no hypotheses that anything could be added to
+        return decode_ctc(model, encoder_out, lengths, options)
+    fusion = Fusion.of(options, model.tokenizer, language_model)
+    if options.mode in ("attention", "joint"):
+        return decode_attention(model, encoder_out, lengths, options, fusion)
+    found = search_prefixes(posteriors(model, encoder_out, options), lengths, options, fusion)
+    if options.mode == "rescoring":
+        found = rescore(model, encoder_out, lengths, options, found)
+    return [hypotheses[: options.nbest] for hypotheses in found]

@@ -1,64 +1,52 @@
-"""Attention search: the decoder writes one token after another, each the most likely next."""
+"""Attention search, alone or joint with CTC: beam search under the guard."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from asr.decoding.ctc import decode_ctc
-from asr.decoding.guard import runs_away, token_bound
+from asr.decoding.beam import IMPOSSIBLE, beam_search
+from asr.decoding.ctc import best_paths, posteriors
+from asr.decoding.ctc_beam import search_prefixes
+from asr.decoding.fusion import Fusion
+from asr.decoding.guard import listens, runs_away, token_bound
 from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.model.recognizer import Recognizer
-from asr.tokenizer import END, START
 
 
 def decode_attention(
-    model: Recognizer, encoder_out: Tensor, lengths: Tensor, options: DecodingOptions
+    model: Recognizer, encoder_out: Tensor, lengths: Tensor, options: DecodingOptions, fusion: Fusion
 ) -> list[list[Hypothesis]]:
-    """Decode greedily, all utterances side by side, until each has ended or reached its bound.
+    """Search with the decoder; in `joint` mode CTC prefix scores take part.
 
     Args:
         model: a recogniser in evaluation mode.
         encoder_out: shape (B, T', D).
         lengths: encoder frames of each row, shape (B,).
-        options: not consulted; there is nothing to set.
+        options: mode, beam and weights.
+        fusion: language model, hotwords, length bonus.
 
     Returns:
-        One hypothesis for each utterance: the decoder's, or the CTC path's, flagged, where the guard tripped.
+        For each utterance its hypotheses, best first; only CTC's best text, flagged, where the guard tripped.
     """
-    listened = decode_ctc(model, encoder_out, lengths, options)
-    bounds = torch.tensor([token_bound(len(hypotheses[0].tokens)) for hypotheses in listened])
-    tokens, log_probs = _write(model, encoder_out, lengths, int(bounds.max()))
-    results = []
-    for row, bound in enumerate(bounds.tolist()):
-        hypothesis = _hypothesis(tokens[row], log_probs[row])
-        if len(hypothesis.tokens) > bound or runs_away(hypothesis.tokens):
-            ctc = listened[row][0]
-            hypothesis = Hypothesis(ctc.tokens, ctc.token_log_probs, ctc.score, fallback="ctc")
-        results.append([hypothesis])
+    log_probs = posteriors(model, encoder_out, options)
+    heard = best_paths(log_probs, lengths)
+    peaks = [len(best.tokens) for best, *_ in heard]
+    bounds = [token_bound(*pair) for pair in zip(peaks, lengths.tolist(), strict=True)]
+    joint = log_probs if options.mode == "joint" else None
+    limit = torch.tensor(bounds, device=lengths.device)
+    written = beam_search(model, encoder_out, lengths, options, fusion, limit, joint)
+    best = [found[0].tokens if found and joint is None else () for found in written]  # CTC keeps joint texts going on
+    heeds = listens(model, encoder_out, lengths, best)
+    results: list[list[Hypothesis]] = []
+    for row, (found, ctc, heeded) in enumerate(zip(written, heard, heeds, strict=True)):
+        trusted = [hypothesis for hypothesis in found if not runs_away(hypothesis.tokens)]
+        if heeded and found and trusted[:1] == found[:1] and found[0].attention > IMPOSSIBLE:
+            results.append(trusted)
+            continue
+        if fusion.language_model or fusion.hotwords:  # they have their say in the fallback, too
+            (ctc,) = search_prefixes(log_probs[row : row + 1], lengths[row : row + 1], options, fusion)
+        results.append([replace(ctc[0], fallback="ctc")])
     return results
-
-
-def _write(
-    model: Recognizer, encoder_out: Tensor, lengths: Tensor, longest: int
-) -> tuple[list[list[int]], list[list[float]]]:
-    """Step until every row has ended, or has one token more than the longest bound allows."""
-    cache = model.decoder.start(encoder_out, lengths)
-    token = torch.full((len(lengths),), START, device=encoder_out.device)
-    ended = torch.zeros_like(token, dtype=torch.bool)
-    tokens, log_probs = [], []
-    for _ in range(longest + 1):
-        logits, cache = model.decoder.step(token, cache)
-        best, token = logits.float().log_softmax(dim=-1).max(dim=-1)  # (B,)
-        token = token.masked_fill(ended, END)
-        tokens.append(token)
-        log_probs.append(best)
-        ended = ended | (token == END)
-        if bool(ended.all()):
-            break
-    return torch.stack(tokens, dim=1).tolist(), torch.stack(log_probs, dim=1).tolist()
-
-
-def _hypothesis(tokens: list[int], log_probs: list[float]) -> Hypothesis:
-    end = tokens.index(END) if END in tokens else len(tokens)
-    return Hypothesis(tuple(tokens[:end]), tuple(log_probs[:end]), sum(log_probs[: end + 1]))

@@ -10,6 +10,12 @@ from asr.model.recognizer import Recognizer
 from asr.tokenizer import BLANK
 
 
+def posteriors(model: Recognizer, encoder_out: Tensor, options: DecodingOptions) -> Tensor:
+    """Give each frame's CTC log-probabilities at the temperature asked for, shape (B, T', V), float32."""
+    log_probs = model.ctc_log_probs(encoder_out)
+    return log_probs if options.temperature == 1 else (log_probs / options.temperature).log_softmax(dim=-1)
+
+
 def decode_ctc(
     model: Recognizer, encoder_out: Tensor, lengths: Tensor, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
@@ -19,13 +25,18 @@ def decode_ctc(
         model: a recogniser in evaluation mode.
         encoder_out: shape (B, T', D).
         lengths: encoder frames of each row, shape (B,).
-        options: not consulted; there is nothing to set.
+        options: the temperature is all that counts here.
 
     Returns:
         One hypothesis for each utterance. A token's probability is the largest over its frames; the score is the sum
         over all frames.
     """
-    best, tokens = model.ctc_log_probs(encoder_out).max(dim=-1)  # (B, T')
+    return best_paths(posteriors(model, encoder_out, options), lengths)
+
+
+def best_paths(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
+    """Do `decode_ctc` with the log-probabilities (B, T', V) at hand."""
+    best, tokens = log_probs.max(dim=-1)  # (B, T')
     best = best * length_mask(lengths, best.shape[1])
     scores = best.sum(dim=1).tolist()
     rows = zip(tokens.tolist(), best.tolist(), lengths.tolist(), scores, strict=True)
@@ -43,4 +54,4 @@ def _collapse(path: list[int], log_probs: list[float], score: float) -> Hypothes
             tokens.append(token)
             peaks.append(log_prob)
         previous = token
-    return Hypothesis(tuple(tokens), tuple(peaks), score)
+    return Hypothesis(tuple(tokens), tuple(peaks), score, ctc=score)

@@ -7,6 +7,15 @@ it heard one. Its count of tokens therefore bounds the decoder's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from asr.model.recognizer import Recognizer
+from asr.tokenizer import START
 
 # The decoder may write this many times the tokens CTC heard, and a few more: both heads cut words into tokens their
 # own way, and a short text has few peaks.
@@ -14,11 +23,22 @@ SLACK_FACTOR = 1.5
 SLACK_TOKENS = 5
 # A phrase that comes this often in a row is a loop; people say "no no no", seldom four times.
 MOST_REPEATS = 4
+# Progress of the attention is judged for texts of so many tokens or more; fewer say too little.
+FEWEST_TOKENS = 8
+# One head at least has to follow the audio: correlation of a token's number with where in the audio the head looks ...
+LEAST_CORRELATION = 0.5
+# ... and frames that its look moves on for each token. A token of speech takes one frame and, mostly, many more.
+LEAST_FRAMES_PER_TOKEN = 0.25
 
 
-def token_bound(peaks: int) -> int:
-    """Give the most tokens a decoder may write where CTC heard `peaks` tokens; none where it heard none."""
-    return int(SLACK_FACTOR * peaks) + SLACK_TOKENS if peaks else 0
+def token_bound(peaks: int, frames: int) -> int:
+    """Give the most tokens a decoder may write.
+
+    Args:
+        peaks: tokens that CTC heard; where it heard none the decoder may write none.
+        frames: encoder frames, the duration; CTC cannot hear more than one token in each, nor may the decoder.
+    """
+    return min(int(SLACK_FACTOR * peaks) + SLACK_TOKENS, frames) if peaks else 0
 
 
 def runs_away(tokens: Sequence[int]) -> bool:
@@ -33,3 +53,60 @@ def runs_away(tokens: Sequence[int]) -> bool:
             if stretch >= MOST_REPEATS * period:
                 return True
     return False
+
+
+def listens(model: Recognizer, encoder_out: Tensor, lengths: Tensor, texts: Sequence[tuple[int, ...]]) -> list[bool]:
+    """Tell of each text whether the decoder's attention went on through the audio while it was written.
+
+    Args:
+        model: a recogniser in evaluation mode.
+        encoder_out: shape (B, T', D).
+        lengths: encoder frames of each row, shape (B,).
+        texts: B texts that the decoder wrote.
+
+    Returns:
+        True where a head of the cross-attention advanced, or the text is too short to tell.
+    """
+    if all(len(tokens) < FEWEST_TOKENS for tokens in texts):
+        return [True] * len(texts)
+    counts = torch.tensor([len(tokens) for tokens in texts], device=encoder_out.device)
+    inputs = pad_sequence([torch.tensor((START, *tokens)) for tokens in texts], batch_first=True)[:, :-1]
+    looks = _looks(model, inputs.to(encoder_out.device), encoder_out, lengths)  # (B, heads, U)
+    correlation, moved = _progress(looks, counts)
+    advances = (correlation >= LEAST_CORRELATION) & (moved >= LEAST_FRAMES_PER_TOKEN * counts[:, None])
+    return (advances.any(dim=1) | (counts < FEWEST_TOKENS)).tolist()
+
+
+def _looks(model: Recognizer, inputs: Tensor, encoder_out: Tensor, lengths: Tensor) -> Tensor:
+    """Mean frame that each head of each layer looks at for each token, shape (B, layers x heads, U)."""
+    looks: list[Tensor] = []
+    frames = torch.arange(encoder_out.shape[1], device=encoder_out.device, dtype=torch.float32)
+
+    def ask(_: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return args, keywords | {"return_weights": True}
+
+    def keep(_: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        looks.append(output[1].float() @ frames)
+
+    with ExitStack() as hooks:  # the fused attention has no weights to show; for this pass it is not used
+        for block in model.decoder.blocks:
+            hooks.callback(block.cross_attention.register_forward_pre_hook(ask, with_kwargs=True).remove)
+            hooks.callback(block.cross_attention.register_forward_hook(keep).remove)
+        model.decoder(inputs, encoder_out, lengths)
+    return torch.cat(looks, dim=1)
+
+
+def _progress(looks: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Fit a straight line to the looks (B, heads, U) of each head.
+
+    Returns:
+        Correlation of looks and tokens' numbers, and frames that the line moves on over the text; each (B, heads).
+    """
+    number = torch.arange(looks.shape[2], device=looks.device, dtype=torch.float32)
+    valid = (number < counts[:, None])[:, None]  # (B, 1, U)
+    total = counts.clamp(min=1)[:, None, None]
+    x = (number - (number * valid).sum(dim=2, keepdim=True) / total) * valid
+    y = (looks - (looks * valid).sum(dim=2, keepdim=True) / total) * valid
+    shared, square = (x * y).sum(dim=2), (x * x).sum(dim=2)
+    correlation = shared / (square * (y * y).sum(dim=2)).sqrt().clamp(min=1e-6)
+    return correlation, shared / square.clamp(min=1e-6) * counts[:, None]

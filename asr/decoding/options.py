@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from asr.errors import ConfigError
 
-MODES = ("ctc", "attention")
+MODES = ("ctc", "ctc_beam", "attention", "joint", "rescoring")
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,53 @@ class DecodingOptions:
     """How texts are searched for."""
 
     mode: str = "ctc"
-    """`ctc`: the best token of each frame. `attention`: the decoder's best token, one after another."""
+    """`ctc`: the best token of each frame. `ctc_beam`: the most probable text of the CTC head. `attention`: beam search
+    with the decoder. `joint`: with the decoder and CTC prefix scores (Watanabe et al. 2017). `rescoring`: the texts of
+    `ctc_beam`, ranked again with the decoder. With a language model or hotwords, `ctc` searches as `ctc_beam` does."""
+    beam_size: int = 10
+    """Hypotheses kept side by side; 1 is greedy. `ctc` has none."""
+    nbest: int = 1
+    """Hypotheses returned for each utterance, at most `beam_size`."""
+    candidates: int = 0
+    """Next tokens considered for each frame (`ctc_beam`) or hypothesis (`joint`); 0 for 1.5 times the beam, or 40 in
+    `ctc_beam` where that is more."""
+    ctc_weight: float = 0.3
+    """Share of the CTC score in `joint` and `rescoring`; the decoder has the rest."""
+    temperature: float = 1.0
+    """Divides both heads' logits; over 1 makes the model less sure of itself."""
+    length_bonus: float = 0.0
+    """Added to the score for each token, or taken off if below 0. Mends a language model's liking for short texts."""
+    length_normalization: float = 0.0
+    """The final score is divided by (tokens + 1) to this power (Wu et al. 2016, arXiv:1609.08144, section 7)."""
+    language_model: str = ""
+    """ARPA file, also gzipped, in the model's own tokens, as `asr lm build` makes it; empty for none."""
+    lm_weight: float = 0.3
+    """Weight of the language model's log-probabilities."""
+    hotwords: str = ""
+    """Words and phrases to listen for: a text file with one on each line, or a list with commas; empty for none."""
+    hotword_bonus: float = 1.0
+    """Added for each token of a hotword, and taken back when the word is not completed. More finds more, and invents
+    more; where the decoder takes part, CTC counts for less, and less is enough."""
 
     def __post_init__(self) -> None:
-        """Check the mode's name."""
+        """Check every field."""
         if self.mode not in MODES:
             raise ConfigError(f"decoding.mode must be one of {', '.join(MODES)}, got {self.mode!r}")
+        for name, minimum in (("beam_size", 1), ("nbest", 1), ("candidates", 0), ("lm_weight", 0.0)):
+            if not getattr(self, name) >= minimum:
+                raise ConfigError(f"decoding.{name} must be at least {minimum}, got {getattr(self, name)}")
+        if not 0 <= self.ctc_weight <= 1:
+            raise ConfigError(f"decoding.ctc_weight must lie in 0..1, got {self.ctc_weight}")
+        if self.mode == "joint" and self.ctc_weight == 1:
+            raise ConfigError("decoding.ctc_weight 1 leaves the decoder out: use decoding.mode=ctc_beam")
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"decoding.temperature must be over 0, got {self.temperature}")
+        if not 0 <= self.length_normalization <= 2:
+            raise ConfigError(f"decoding.length_normalization must lie in 0..2, got {self.length_normalization}")
+        if not 0 <= self.hotword_bonus < float("inf"):
+            raise ConfigError(f"decoding.hotword_bonus must be at least 0, got {self.hotword_bonus}")
+        if self.mode != "ctc" and self.nbest > self.beam_size:
+            raise ConfigError(f"decoding.nbest {self.nbest} is over decoding.beam_size {self.beam_size}")
 
 
 @dataclass(frozen=True)
@@ -29,8 +70,16 @@ class Hypothesis:
     tokens: tuple[int, ...]
     """Token ids, without start and end."""
     token_log_probs: tuple[float, ...]
-    """Natural log-probability of each token."""
+    """Natural log-probability of each token: the decoder's in `attention` and `joint`, else the peak of CTC's."""
     score: float
-    """What the search ranks by: the sum of the log-probabilities, the end's included."""
+    """What the search ranks by: the weighted sum of the parts below, normalised by length if that is asked for."""
     fallback: str | None = None
     """`ctc` when the decoder ran away and the CTC text was taken instead."""
+    ctc: float = 0.0
+    """Log-probability of the text (in `ctc`: of its best path) by the CTC head; 0 where it took no part."""
+    attention: float = 0.0
+    """Log-probability of the text and its end by the decoder; 0 where it took no part."""
+    lm: float = 0.0
+    """Log-probability of the text and its end by the language model; 0 where it took no part."""
+    bonus: float = 0.0
+    """What hotwords and the length bonus added."""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+import asr
 from asr.audio import load_mono
-from asr.errors import DataError
-from asr.evaluation.wer import WerResult, score
+from asr.decoding import DecodingOptions
+from asr.errors import AudioError, DataError
+from asr.evaluation.calibration import measure_confidence
+from asr.evaluation.results import commit
+from asr.evaluation.slices import estimate_snr, manifest_values
+from asr.evaluation.summary import SLICES, summarise
 from asr.manifest import Manifest
 from asr.normalize import get_normalizer
 from asr.transcriber import Transcriber
@@ -28,61 +34,98 @@ def evaluate(
     manifest: Manifest,
     normalizer: str = "basic",
     progress: Callable[[int], None] = lambda utterances: None,
+    slice_by: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Decode every utterance of a manifest and compare it with its transcript.
 
     Args:
         transcriber: the model and how it decodes.
         manifest: utterances with reference texts.
-        normalizer: what both sides go through before they are compared; the raw rate is reported as well.
+        normalizer: what both sides go through before they are compared; the raw rates are reported as well.
         progress: called with the number of utterances done after each batch.
+        slice_by: `snr` and keys of the manifest to tell utterances apart by; None for speaker, duration and SNR.
 
     Returns:
-        `wer`, `cer` and their counts, real-time factors, the settings that made them, and under `results` each
-        utterance with reference and hypothesis.
+        What `summarise` measures; `confidence`, what `measure_confidence` finds; real-time factors; the settings,
+        software and hardware that made them. An utterance whose audio cannot be read counts as one without any
+        hypothesis, and its row has the reason under `error`.
 
     Raises:
-        DataError: the manifest is empty or holds no reference text.
-        AudioError: a file cannot be read.
+        DataError: the manifest is empty, holds no reference text, or lacks a key of `slice_by`.
+        AudioError: no file can be read at all.
     """
     if not len(manifest):
         raise DataError("the manifest holds no utterance")
-    began = time.perf_counter()
-    hypotheses: dict[int, dict[str, Any]] = {}
-    decoding_seconds = 0.0
-    for rows in _batches(manifest, BATCH_SECONDS):
-        utterances = [manifest[row] for row in rows]
-        waveforms = [load_mono(u.audio_filepath, u.offset, u.duration) for u in utterances]
-        ready = time.perf_counter()
-        for row, best in zip(rows, transcriber.decode_waveforms(waveforms), strict=True):
-            text = transcriber.model.tokenizer.decode(best.tokens)
-            hypotheses[row] = {"hypothesis": text, "fallback": best.fallback}
-        decoding_seconds += time.perf_counter() - ready
-        progress(len(rows))
-    references = manifest.texts
-    pairs = [(references[row], hypotheses[row]["hypothesis"]) for row in range(len(manifest))]
-    result: WerResult = score(pairs, get_normalizer(normalizer))
+    busy = _is_busy()
+    rules = get_normalizer(normalizer)  # what is wrong with the settings shows before hours of decoding
+    wanted = [key for key in dict.fromkeys([*SLICES, *(slice_by or ())]) if key != "snr"]
+    columns = {key: manifest_values(manifest, key) for key in wanted}
+    heard, reading, decoding = _decode_all(transcriber, manifest, progress)
+    errors = [found["error"] for found in heard if "error" in found]
+    if len(errors) == len(heard):
+        raise AudioError(errors[0])
+    rows = [
+        {"id": name, "reference": reference, **found, **{key: column[row] for key, column in columns.items()}}
+        for row, (name, reference, found) in enumerate(
+            zip(manifest.table["id"].to_pylist(), manifest.texts, heard, strict=True)
+        )
+    ]
+    result = summarise(rows, rules, slice_by)
     audio_seconds = float(manifest.durations.sum())
-    return result.to_dict() | {
+    result["data"]["name"] = "/".join(Path(manifest.origin).parts[-2:])  # no path of the machine it was measured on
+    return result | {
+        "confidence": measure_confidence(rows, rules),
+        "unreadable": len(errors),
         "audio_seconds": round(audio_seconds, 3),
-        "real_time_factor": round((time.perf_counter() - began) / audio_seconds, 6),
-        "decoding_real_time_factor": round(decoding_seconds / audio_seconds, 6),
+        "real_time_factor": round((reading + decoding) / audio_seconds, 6),
+        "decoding_real_time_factor": round(decoding / audio_seconds, 6),
         "decoding": asdict(transcriber.options),
+        "decoding_label": decoding_label(transcriber.options),
         "model": transcriber.name,
+        "parameters": sum(parameter.numel() for parameter in transcriber.model.parameters()),
         "hardware": _hardware(transcriber),
+        "busy": busy,
+        "version": asr.__version__,
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
-        "results": [
-            {"id": manifest[row].id, "reference": references[row], **hypotheses[row]} for row in range(len(manifest))
-        ],
+        "results": result["results"],  # last, so that the figures stand on the first pages of a file
     }
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a result atomically, as UTF-8 JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+def decoding_label(options: DecodingOptions) -> str:
+    """Name the mode, and what differs from its defaults; of a file only the name."""
+    default = asdict(DecodingOptions())
+    changed = {key: value for key, value in asdict(options).items() if key != "mode" and value != default[key]}
+    shown = [f"{key} {Path(value).name if isinstance(value, str) else value}" for key, value in changed.items()]
+    return ", ".join([options.mode, *shown])
+
+
+def _decode_all(
+    transcriber: Transcriber, manifest: Manifest, progress: Callable[[int], None]
+) -> tuple[list[dict[str, Any]], float, float]:
+    """Give what was heard in each utterance, and the seconds spent on reading and on decoding."""
+    heard: dict[int, dict[str, Any]] = {}
+    reading = decoding = 0.0
+    for rows in _batches(manifest, BATCH_SECONDS):
+        began = time.perf_counter()
+        waveforms: dict[int, NDArray[np.float32]] = {}
+        for row in rows:
+            utterance = manifest[row]
+            try:
+                waveforms[row] = load_mono(utterance.audio_filepath, utterance.offset, utterance.duration)
+            except AudioError as error:
+                heard[row] = {"hypothesis": "", "fallback": None, "error": str(error)}
+        ready = time.perf_counter()
+        found = transcriber.decode_words(list(waveforms.values()))
+        for row, (best, alignment) in zip(waveforms, found, strict=True):
+            text = transcriber.model.tokenizer.decode(best.tokens)
+            confidences = [(word.text, round(word.confidence, 4)) for word in alignment.words]
+            heard[row] = {"hypothesis": text, "fallback": best.fallback, "word_confidences": confidences}
+        reading, decoding = reading + ready - began, decoding + time.perf_counter() - ready
+        for row, waveform in waveforms.items():
+            heard[row]["snr"] = estimate_snr(waveform)
+        progress(len(rows))
+    return [heard[row] for row in range(len(manifest))], reading, decoding
 
 
 def _batches(manifest: Manifest, seconds: float) -> Iterator[list[int]]:
@@ -97,8 +140,17 @@ def _batches(manifest: Manifest, seconds: float) -> Iterator[list[int]]:
     yield group
 
 
+def _is_busy() -> bool:
+    """Tell whether other programs already keep every core at work, so that times measured now mean little."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
 def _hardware(transcriber: Transcriber) -> str:
     device = next(transcriber.model.parameters()).device
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    facts = Path("/proc/cpuinfo")  # Linux; elsewhere the platform's own word has to do
+    lines = facts.read_text(encoding="utf-8", errors="replace").splitlines() if facts.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"

@@ -1,15 +1,25 @@
-"""Word error rate, corpus level, with its parts (jiwer does the alignment)."""
+"""Word error rate, corpus level, with its parts and its alignments.
+
+The alignment is Levenshtein's with unit costs, by rapidfuzz, which is what jiwer aligns with: the counts are jiwer's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
-import jiwer
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 
 from asr.errors import DataError
 from asr.normalize import Normalizer
+
+Alignment = list[tuple[str, str]]
+"""(reference word, hypothesis word) in order; a deletion has no hypothesis, an insertion no reference: `""`."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,10 @@ class WerResult:
     """Words, both sides normalised."""
     cer: ErrorCounts
     """Characters, both sides normalised."""
-    raw_wer: float
-    """Word error rate of the texts as they are."""
+    raw: ErrorCounts
+    """Words of the texts as they are."""
+    raw_cer: float
+    """Character error rate of the texts as they are."""
     utterances: int
     """Utterances in the rates."""
     empty_references: int
@@ -54,6 +66,13 @@ class WerResult:
     words_on_empty_references: int
     """Words that hypotheses hold for them: all of them invented."""
     normalizer: Normalizer
+    counts: NDArray[np.int64]
+    """Substitutions, deletions, insertions and hits of each utterance in words, shape (utterances given, 4)."""
+
+    @property
+    def raw_wer(self) -> float:
+        """Word error rate of the texts as they are."""
+        return self.raw.rate
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, the rate under `wer` first."""
@@ -61,6 +80,7 @@ class WerResult:
             "wer": self.wer.rate,
             "cer": self.cer.rate,
             "raw_wer": self.raw_wer,
+            "raw_cer": self.raw_cer,
             "substitutions": self.wer.substitutions,
             "deletions": self.wer.deletions,
             "insertions": self.wer.insertions,
@@ -74,6 +94,20 @@ class WerResult:
                 "hash": self.normalizer.hash,
             },
         }
+
+
+@dataclass(frozen=True)
+class Confusions:
+    """What was taken for what, counted over a corpus."""
+
+    hits: Counter[str] = field(default_factory=Counter)
+    """Words that were found."""
+    substitutions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(reference word, hypothesis word)."""
+    deletions: Counter[str] = field(default_factory=Counter)
+    """Reference words that are missing."""
+    insertions: Counter[str] = field(default_factory=Counter)
+    """Hypothesis words that nobody said."""
 
 
 def score(pairs: Sequence[tuple[str, str]], normalizer: Normalizer) -> WerResult:
@@ -90,24 +124,72 @@ def score(pairs: Sequence[tuple[str, str]], normalizer: Normalizer) -> WerResult
         DataError: no reference holds a word.
     """
     normal = [(normalizer(reference), normalizer(hypothesis)) for reference, hypothesis in pairs]
-    spoken = [pair for pair in normal if pair[0]]
-    if not spoken:
+    if not any(reference for reference, _ in normal):
         raise DataError("no reference holds a word: there is nothing to measure a word error rate against")
-    empty = [hypothesis for reference, hypothesis in normal if not reference]
-    raw = [pair for pair in pairs if pair[0].strip()]
+    counts = _counts((reference.split(), hypothesis.split()) for reference, hypothesis in normal)
+    spoken = counts[:, [0, 1, 3]].any(axis=1)
+    raw = [(reference.split(), hypothesis.split()) for reference, hypothesis in pairs if reference.strip()]
     return WerResult(
-        wer=_count(jiwer.process_words, spoken),
-        cer=_count(jiwer.process_characters, spoken),
-        raw_wer=_count(jiwer.process_words, raw).rate,
-        utterances=len(spoken),
-        empty_references=len(empty),
-        words_on_empty_references=sum(len(hypothesis.split()) for hypothesis in empty),
+        wer=_sum(counts[spoken]),
+        cer=_sum(_counts((_spaced(r.split()), _spaced(h.split())) for r, h in normal if r)),
+        raw=_sum(_counts(raw)),
+        raw_cer=_character_rate((_spaced(r), _spaced(h)) for r, h in raw),
+        utterances=int(spoken.sum()),
+        empty_references=int((~spoken).sum()),
+        words_on_empty_references=int(counts[~spoken, 2].sum()),
         normalizer=normalizer,
+        counts=counts,
     )
 
 
-def _count(process: Any, pairs: list[tuple[str, str]]) -> ErrorCounts:
-    # jiwer parts words at U+0020 only; a tab or a no-break space parts them as well.
-    references, hypotheses = ([" ".join(text.split()) for text in side] for side in zip(*pairs, strict=True))
-    output = process(references, hypotheses)
-    return ErrorCounts(output.substitutions, output.deletions, output.insertions, output.hits)
+def align(reference: str, hypothesis: str) -> Alignment:
+    """Lay the words of two normalised texts side by side, with as few errors as can be."""
+    true, said = reference.split(), hypothesis.split()
+    aligned: Alignment = []
+    for part in Levenshtein.opcodes(true, said):
+        words, others = true[part.src_start : part.src_end], said[part.dest_start : part.dest_end]
+        aligned += zip_longest(words, others, fillvalue="")
+    return aligned
+
+
+def count_confusions(alignments: Iterable[Alignment]) -> Confusions:
+    """Count hits, substitutions, deletions and insertions word by word."""
+    found = Confusions()
+    for reference, hypothesis in (pair for alignment in alignments for pair in alignment):
+        if reference == hypothesis:
+            found.hits[reference] += 1
+        elif not hypothesis:
+            found.deletions[reference] += 1
+        elif not reference:
+            found.insertions[hypothesis] += 1
+        else:
+            found.substitutions[reference, hypothesis] += 1
+    return found
+
+
+def _counts(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> NDArray[np.int64]:
+    """Align each pair; one row of substitutions, deletions, insertions and hits for each."""
+    rows = []
+    for reference, hypothesis in pairs:
+        row = [0, 0, 0, 0]
+        for part in Levenshtein.opcodes(reference, hypothesis):
+            row[_KINDS[part.tag]] += part.src_end - part.src_start or part.dest_end - part.dest_start
+        rows.append(row)
+    return np.array(rows, dtype=np.int64).reshape(-1, 4)
+
+
+def _character_rate(pairs: Iterable[tuple[str, str]]) -> float:
+    distances, lengths = zip(*((Levenshtein.distance(*pair), len(pair[0])) for pair in pairs), strict=True)
+    return sum(distances) / sum(lengths)
+
+
+_KINDS = {"replace": 0, "delete": 1, "insert": 2, "equal": 3}
+
+
+def _sum(counts: NDArray[np.int64]) -> ErrorCounts:
+    return ErrorCounts(*counts.sum(axis=0).tolist())
+
+
+def _spaced(words: list[str]) -> str:
+    # Any white space parts words, for characters as well: a tab or a no-break space counts as one U+0020.
+    return " ".join(words)

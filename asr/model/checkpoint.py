@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr.config import build
 from asr.errors import AsrError, CheckpointError
 from asr.model.config import ModelConfig
+from asr.model.decoder import Decoder
+from asr.model.encoder import Encoder
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import Tokenizer
 
@@ -75,15 +79,13 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[Recogniz
         CheckpointError: the file is missing, damaged, or no checkpoint of this package.
     """
     metadata, state = _read(Path(path))
-    try:
+    with _fitting_together(path):
         config = build(ModelConfig, json.loads(metadata["config"]), "config")
         tokenizer = Tokenizer(state.pop(TOKENIZER).numpy().tobytes(), metadata["normalizer"])
+        _check_sizes(config, len(tokenizer), state)
         model = Recognizer(config, tokenizer)
         model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
         about = json.loads(metadata["about"])
-    except (AsrError, KeyError, ValueError, RuntimeError) as error:
-        cause = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: the checkpoint does not fit together: {cause}") from error
     return model.to(device).eval(), about
 
 
@@ -98,16 +100,41 @@ def describe(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     metadata, state = _read(path)
-    tokenizer = Tokenizer(state.pop(TOKENIZER).numpy().tobytes(), metadata["normalizer"])
-    return {
-        "file": path.name,
-        "megabytes": round(path.stat().st_size / 1e6, 2),
-        "parameters": sum(tensor.numel() for name, tensor in state.items() if not name.startswith("norm.")),
-        "stored_as": str(state["ctc_head.weight"].dtype).removeprefix("torch."),
-        "tokenizer": {"tokens": len(tokenizer), "normalizer": tokenizer.normalizer.name},
-        "config": json.loads(metadata["config"]),
-        "about": json.loads(metadata["about"]),
-    }
+    with _fitting_together(path):
+        tokenizer = Tokenizer(state.pop(TOKENIZER).numpy().tobytes(), metadata["normalizer"])
+        return {
+            "file": path.name,
+            "megabytes": round(path.stat().st_size / 1e6, 2),
+            "parameters": sum(tensor.numel() for name, tensor in state.items() if not name.startswith("norm.")),
+            "stored_as": str(state["ctc_head.weight"].dtype).removeprefix("torch."),
+            "tokenizer": {"tokens": len(tokenizer), "normalizer": tokenizer.normalizer.name},
+            "config": json.loads(metadata["config"]),
+            "about": json.loads(metadata["about"]),
+        }
+
+
+@contextmanager
+def _fitting_together(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except (AsrError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        cause = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: the checkpoint does not fit together: {cause}") from error
+
+
+def _check_sizes(config: ModelConfig, vocabulary: int, state: dict[str, Tensor]) -> None:
+    """Refuse a configuration that the tensors do not bear out, before memory is spent on it."""
+    if config.encoder.layers + config.decoder.layers > len(state):
+        raise CheckpointError("the configuration has more layers than the file has tensors")
+    with torch.device("meta"):  # shapes without memory
+        parts = {
+            "encoder": Encoder(config.mels, config.encoder),
+            "ctc_head": nn.Linear(config.encoder.dim, vocabulary),
+            "decoder": Decoder(vocabulary, config.encoder.dim, config.decoder),
+        }
+    for name, expected in nn.ModuleDict(parts).state_dict().items():
+        if state[name].shape != expected.shape:
+            raise CheckpointError(f"{name} has shape {list(state[name].shape)}, not {list(expected.shape)}")
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

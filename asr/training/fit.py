@@ -26,8 +26,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from lightning.pytorch.profilers import SimpleProfiler
 
 from asr.audio import load_mono
+from asr.batching import Budget
 from asr.config import build
-from asr.datamodule import FollowData, SpeechDataModule
+from asr.datamodule import FollowData, SpeechDataModule, load_manifests
 from asr.errors import ConfigError, DataError
 from asr.manifest import Manifest
 from asr.model import checkpoint as checkpoints
@@ -38,6 +39,7 @@ from asr.training.config import TrainConfig
 from asr.training.diagnosis import Diagnosis
 from asr.training.export import ExportBest
 from asr.training.finetune import begin_with, merged, restrict
+from asr.training.memory import measure_budget
 from asr.training.meter import Meter
 from asr.training.module import RecognizerModule
 from asr.training.nonfinite import SkipNonFinite
@@ -89,7 +91,6 @@ def train(config: TrainConfig, resume: bool = False, init_from: Path | None = No
     if init_from:
         trainer.validate(module, datamodule=data, verbose=False)
         log.warning("before the first step: WER %.2f %%", 100 * float(trainer.callback_metrics["valid/wer"]))
-    trainer.callbacks.insert(0, FollowData(data))  # type: ignore[attr-defined]
     newest = newest_whole(run / "checkpoints") if resume else None
     if newest and (run / "metrics.csv").is_file():  # the logger would begin the file again
         (run / "metrics.csv").replace(run / f"metrics-until-{newest.stem}.csv")
@@ -114,7 +115,8 @@ def _prepare(
         config = replace(config, tokenizer=replace(config.tokenizer, normalizer=model.tokenizer.normalizer.name))
     else:
         model = Recognizer(config.model, prepare_tokenizer(config))
-    data = SpeechDataModule(config.data, model.tokenizer, config.training.seed)
+    budget = _budget(config, model) if config.data.batch_seconds == "auto" else None
+    data = SpeechDataModule(config.data, model.tokenizer, config.training.seed, budget)
     if data.left_out:
         log.warning("%d utterances longer than %g s are left out of training", data.left_out, config.data.max_seconds)
     if not resume and not source:  # others bring their statistics with their weights
@@ -124,6 +126,19 @@ def _prepare(
     (run / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False))
     write_environment(run / "environment.txt")
     return model, data
+
+
+def _budget(config: TrainConfig, model: Recognizer) -> Budget:
+    """Measure what a batch may hold, with the longest utterances there are, at the slowest speed."""
+    train = load_manifests(config.data.train, "data.train").filter(config.data.max_seconds)
+    longest = float(train.durations.max()) / min(config.data.speeds)
+    tokens = max(
+        len(model.tokenizer.encode(text)) / seconds for text, seconds in zip(train.texts, train.durations, strict=True)
+    )
+    gpu = torch.cuda.is_available() and config.training.accelerator in ("auto", "gpu", "cuda")
+    device = torch.device("cuda" if gpu else "cpu")
+    valid = float(load_manifests(config.data.valid, "data.valid").durations.max())
+    return measure_budget(model, longest, valid, tokens, device, _precision(config.training.precision))
 
 
 def _fit_statistics(model: Recognizer, manifest: Manifest) -> None:
@@ -156,7 +171,7 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
         accelerator=training.accelerator,
         devices=training.devices,
         num_nodes=training.nodes,
-        strategy=_strategy(training.strategy, training.devices * training.nodes, export.model),
+        strategy=training.strategy,
         precision=_precision(training.precision),  # type: ignore[arg-type]
         plugins=[AtomicCheckpointIO()],
         max_epochs=training.epochs,
@@ -174,12 +189,6 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
         enable_checkpointing=False,  # KeepCheckpoints does it
         enable_model_summary=False,
     )
-
-
-def _strategy(name: str, ranks: int, model: Recognizer) -> str:
-    if ranks > 1 and name in ("auto", "ddp") and model.config.encoder.stochastic_depth:
-        return "ddp_find_unused_parameters_true"  # a block that was skipped has no gradient to wait for
-    return name
 
 
 def _precision(wanted: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from asr.audio import SAMPLE_RATE
 from asr.decoding import DecodingOptions, Hypothesis, decode
@@ -15,6 +16,7 @@ from asr.model.recognizer import Batch, Recognizer
 from asr.normalize import get_normalizer
 from asr.training.config import OptimizerConfig
 from asr.training.optimizers import make_optimizer, make_schedule
+from asr.training.out_of_memory import backward_in_parts
 
 
 class RecognizerModule(lightning.LightningModule):
@@ -47,33 +49,66 @@ class RecognizerModule(lightning.LightningModule):
         self.seed = seed
         self.pairs: list[tuple[str, str]] = []
         self.step_tokens: Tensor | None = None  # target tokens of the batches since the last step, on this rank
+        self.fits = True  # whether the forward pass of the batch at hand did
+
+    def on_train_start(self) -> None:
+        """Keep DistributedDataParallel from exchanging gradients inside each backward pass.
+
+        Ranks exchange them once for each step instead, when all batches are done: a rank may then skip blocks, or split
+        a batch that does not fit into its memory, without the others having to do the same.
+        """
+        if isinstance(self.trainer.model, DistributedDataParallel):
+            self.trainer.model.require_backward_grad_sync = False
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Give the summed loss of one batch; the step divides its gradient by tokens."""
         torch.manual_seed(hash((self.seed, self.current_epoch, batch_index, self.global_rank)))
-        losses = self.model.loss(batch)
-        self._log("train", losses, batch)
-        self.log("train/infeasible", losses.infeasible.float(), reduce_fx="sum", on_step=False, on_epoch=True)
+        self.batch = batch
+        tokens = batch.token_lengths.sum()
+        self.step_tokens = tokens if self.step_tokens is None else self.step_tokens + tokens
         self.log("train/audio_hours", batch.lengths.sum() / SAMPLE_RATE / 3600, reduce_fx="sum", on_epoch=True)
-        self.step_tokens = losses.tokens if self.step_tokens is None else self.step_tokens + losses.tokens
+        try:
+            losses = self.model.loss(batch)
+        except torch.OutOfMemoryError:
+            self.fits = False
+            return torch.zeros((), device=self.device, requires_grad=True)
+        self.fits = True
+        self._log("train", losses)
+        self.log("train/infeasible", losses.infeasible.float(), reduce_fx="sum", on_step=False, on_epoch=True)
         return losses.total
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the gradient by the tokens it was summed over.
+    def backward(self, loss: Tensor) -> None:
+        """Go back through the batch, in parts if it does not fit into memory."""
+        precision = self.trainer.precision_plugin
 
-        Lightning has averaged it over ranks and divided it by the number of batches, which both are undone.
-        """
+        def again(part: Batch) -> Tensor:
+            with precision.forward_context():
+                total = self.model.loss(part).total
+            return precision.pre_backward(total / self.trainer.accumulate_grad_batches, self)
+
+        failures = backward_in_parts(self.model, self.batch, loss if self.fits else None, again)
+        self.log("train/out_of_memory", float(failures), reduce_fx="sum", on_step=False, on_epoch=True)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Sum the gradient over ranks and divide it by the tokens of all of them."""
         assert self.step_tokens is not None
-        tokens = torch.as_tensor(self.trainer.strategy.reduce(self.step_tokens.float(), reduce_op="mean"))
-        self.step_tokens = None
-        share = self.trainer.accumulate_grad_batches / tokens.clamp_min(1.0)
-        for weight in self.parameters():
+        tokens, self.step_tokens = self.step_tokens.float(), None
+        share = float(self.trainer.accumulate_grad_batches)  # Lightning has divided the loss by this
+        learning = [weight for weight in self.parameters() if weight.requires_grad]
+        if all(weight.grad is None for weight in learning):  # thrown away on all ranks, since it was not finite
+            return
+        if isinstance(self.trainer.model, DistributedDataParallel):
+            sum_over_ranks(learning, tokens)
+        elif self.trainer.world_size > 1:  # sharded gradients are exchanged already, as means
+            torch.distributed.all_reduce(tokens)
+            share *= self.trainer.world_size
+        for weight in learning:
             if weight.grad is not None:
-                weight.grad.mul_(share)
+                weight.grad.mul_(share / tokens.clamp_min(1.0))
 
     def validation_step(self, batch: Batch, batch_index: int) -> list[Hypothesis]:
         """Decode one batch and keep its texts beside the references; gives the best hypotheses."""
-        self._log("valid", self.model.loss(batch), batch)
+        self._log("valid", self.model.loss(batch))
         encoder_out, lengths = self.model.encode(batch.waveform, batch.lengths)
         best = [hypotheses[0] for hypotheses in decode(self.model, encoder_out, lengths, self.decoding)]
         texts = [self.model.tokenizer.decode(hypothesis.tokens) for hypothesis in best]
@@ -96,10 +131,26 @@ class RecognizerModule(lightning.LightningModule):
         schedule = make_schedule(optimizer, self.optimizer_config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _log(self, stage: str, losses: Losses, batch: Batch) -> None:
+    def _log(self, stage: str, losses: Losses) -> None:
         tokens = losses.tokens.clamp_min(1)
         size = int(tokens)
         bar = stage == "train"
         self.log(f"{stage}/loss", losses.total.detach() / tokens, prog_bar=bar, batch_size=size, sync_dist=not bar)
         self.log(f"{stage}/ctc", losses.ctc / tokens, batch_size=size, sync_dist=not bar)
         self.log(f"{stage}/attention", losses.attention / tokens, batch_size=size, sync_dist=not bar)
+
+
+def sum_over_ranks(weights: list[nn.Parameter], tokens: Tensor) -> None:
+    """Replace gradients and the number of tokens, in place, by their sums over all ranks.
+
+    Args:
+        weights: the same on each rank; one without a gradient counts as zero.
+        tokens: float, shape ().
+    """
+    parts = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+    together = torch.cat([*(part.flatten() for part in parts), tokens.flatten()])
+    torch.distributed.all_reduce(together)
+    *sums, total = together.split([*(part.numel() for part in parts), 1])
+    for weight, part in zip(weights, sums, strict=True):
+        weight.grad = part.view_as(weight)
+    tokens.copy_(total[0])

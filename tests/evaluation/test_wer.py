@@ -6,7 +6,7 @@ import jiwer
 import pytest
 
 from asr.errors import DataError
-from asr.evaluation.wer import score
+from asr.evaluation.wer import align, count_confusions, score
 from asr.normalize import get_normalizer
 
 BASIC = get_normalizer("basic")
@@ -31,13 +31,23 @@ def random_pairs(seed: int) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 10))
+@pytest.mark.parametrize("seed", range(0, 1000, 100))
 def test_counts_equal_jiwer_and_the_textbook(seed):
-    for pairs in map(random_pairs, range(seed, seed + 10)):
+    for pairs in map(random_pairs, range(seed, seed + 100)):
         references, hypotheses = map(list, zip(*pairs, strict=True))
         result = score(pairs, BASIC)
-        assert result.wer.rate == pytest.approx(jiwer.wer(references, hypotheses))
-        assert result.cer.rate == pytest.approx(jiwer.cer(references, hypotheses))
+        for ours, theirs in (
+            (result.wer, jiwer.process_words(references, hypotheses)),
+            (result.cer, jiwer.process_characters(references, hypotheses)),
+            (result.raw, jiwer.process_words(references, hypotheses)),
+        ):
+            assert (ours.substitutions, ours.deletions, ours.insertions, ours.hits) == (
+                theirs.substitutions,
+                theirs.deletions,
+                theirs.insertions,
+                theirs.hits,
+            )
+        assert result.raw_cer == pytest.approx(jiwer.cer(references, hypotheses))
         errors = sum(distance(reference.split(), hypothesis.split()) for reference, hypothesis in pairs)
         assert result.wer.substitutions + result.wer.deletions + result.wer.insertions == errors
         assert result.wer.reference_length == sum(len(reference.split()) for reference in references)
@@ -84,3 +94,41 @@ def test_empty_references_are_counted_apart():
 def test_many_utterances_are_counted_right():
     pairs = [("one two three four five six", "one two tree four five")] * 20_000
     assert score(pairs, BASIC).wer.rate == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_alignment_holds_both_texts_and_the_counted_errors(seed):
+    pairs = random_pairs(seed)
+    counts = score(pairs, BASIC).counts
+    for (reference, hypothesis), (substitutions, deletions, insertions, hits) in zip(pairs, counts, strict=True):
+        aligned = align(reference, hypothesis)
+        assert [said for said, _ in aligned if said] == reference.split()
+        assert [heard for _, heard in aligned if heard] == hypothesis.split()
+        assert not any(said == heard == "" for said, heard in aligned)
+        found = count_confusions([aligned])
+        assert sum(found.substitutions.values()) == substitutions
+        assert sum(found.deletions.values()) == deletions
+        assert sum(found.insertions.values()) == insertions
+        assert sum(found.hits.values()) == hits
+
+
+def test_confusions_of_a_known_example():
+    found = count_confusions([align("the cat sat on the mat", "well the cat sit on mat")])
+    assert found.substitutions == {("sat", "sit"): 1}
+    assert found.deletions == {"the": 1}
+    assert found.insertions == {"well": 1}
+
+
+def test_work_grows_in_step_with_the_words(monkeypatch):
+    """Counted, not timed: each utterance is aligned a fixed number of times, and nothing else is."""
+    from rapidfuzz.distance import Levenshtein
+
+    calls: list[int] = []
+    opcodes = Levenshtein.opcodes
+    monkeypatch.setattr(Levenshtein, "opcodes", lambda *texts: calls.append(len(texts[0])) or opcodes(*texts))
+    pairs = [("one two three four five six", "one two tree four five")] * 200
+    score(pairs, BASIC)
+    few = sum(calls)
+    calls.clear()
+    score(pairs * 10, BASIC)
+    assert sum(calls) == 10 * few

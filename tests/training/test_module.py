@@ -14,6 +14,7 @@ from runs import TINY, composed
 
 from asr.errors import DataError
 from asr.manifest import Manifest
+from asr.model.recognizer import Recognizer
 from asr.training.fit import train
 from asr.training.module import RecognizerModule
 from asr.training.resume import checkpoints_in
@@ -91,3 +92,44 @@ def test_a_run_of_bad_steps_is_given_up_with_advice(eight, tmp_path, monkeypatch
     steps = ("data.batch_seconds=9", "training.most_skipped=3")
     with pytest.raises(DataError, match=r"3 steps in a row had no finite gradient: .*asr check"):
         train(composed("mini_librispeech", eight, tmp_path / "run", *PLAIN, *steps))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_a_batch_that_does_not_fit_is_split_and_gives_the_same_step(eight, tmp_path, monkeypatch, rows):
+    """An artificial cap on utterances: far over it the forward pass fails, a little over it the backward pass."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    steps = ("data.batch_seconds=30", "optimizer.accumulate=2")
+    train(composed("mini_librispeech", eight, one, *PLAIN, *steps))
+    real = Recognizer.loss
+
+    def capped(self, batch):
+        if self.training and len(batch.ids) > 2 * rows:
+            raise torch.OutOfMemoryError
+        losses = real(self, batch)
+        if self.training and len(batch.ids) > rows:
+
+            def fail(gradient):
+                raise torch.OutOfMemoryError
+
+            losses.total.register_hook(fail)
+        return losses
+
+    monkeypatch.setattr(Recognizer, "loss", capped)
+    train(composed("mini_librispeech", eight, two, *PLAIN, *steps))
+    assert moved(one, two) < 1e-5
+
+
+def test_an_utterance_that_never_fits_is_left_out(eight, tmp_path, monkeypatch, caplog):
+    """One outlier among shorter ones: training goes on without it."""
+    longest = max(Manifest.load(eight), key=lambda utterance: utterance.duration).id
+    real = Recognizer.loss
+
+    def capped(self, batch):
+        if self.training and longest in batch.ids:
+            raise torch.OutOfMemoryError
+        return real(self, batch)
+
+    monkeypatch.setattr(Recognizer, "loss", capped)
+    train(composed("mini_librispeech", eight, tmp_path / "run", *PLAIN, "data.batch_seconds=1000"))
+    assert caplog.text.count(f"{longest} does not fit into memory even alone") == 3  # once in each epoch
+    assert all(torch.isfinite(weight).all() for weight in weights(tmp_path / "run").values())

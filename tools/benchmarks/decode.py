@@ -132,6 +132,13 @@ def steps_of(model: Recognizer, encoder_out: Tensor) -> int:
     return min(encoder_out.shape[1], max(int(1.5 * len(best.tokens)) + 5 for best, *_ in heard))
 
 
+def joint_steps(model: Recognizer, row: Tensor) -> int:
+    """Steps that our joint search takes for one utterance (T', D)."""
+    with mock.patch.object(PrefixScorer, "score", autospec=True, side_effect=PrefixScorer.score) as score:
+        decode(model, row[None], torch.tensor([len(row)]), DecodingOptions(mode="joint", beam_size=10))
+    return score.call_count
+
+
 def with_transformers(model: Recognizer, encoder_out: Tensor) -> tuple[Callable[[], object], int]:
     """Whisper's decoder of the same size, beam search by `generate`; it has no CTC."""
     from transformers import WhisperConfig, WhisperForConditionalGeneration  # pyright: ignore[reportMissingImports]
@@ -176,10 +183,10 @@ def with_espnet(model: Recognizer, encoder_out: Tensor) -> tuple[Callable[[], ob
         weights={"decoder": 0.7, "ctc": 0.3, "length_bonus": 0.0}, beam_size=10, vocab_size=vocabulary, sos=2, eos=END,
         pre_beam_score_key="full",
     )  # fmt: skip
-    share = steps_of(model, encoder_out) / encoder_out.shape[1]
+    ratios = [joint_steps(model, row) / len(row) for row in encoder_out]  # as many steps as our search takes
 
     @torch.inference_mode()
     def work() -> object:
-        return [search(row, maxlenratio=share, minlenratio=share) for row in encoder_out]
+        return [search(row, maxlenratio=r) for row, r in zip(encoder_out, ratios, strict=True)]
 
     return work, 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -12,37 +11,62 @@ from uuid import uuid4
 
 from asr.errors import AsrError, ConfigError
 from asr.transcript import Transcript
+from asr.writers.annotations import to_ctm, to_stm, to_textgrid
+from asr.writers.plain import to_json, to_tsv, to_txt
+from asr.writers.subtitles import SubtitleOptions, to_srt, to_vtt
+
+__all__ = ["ENDINGS", "FORMATS", "NEED_WORDS", "SubtitleOptions", "parse_formats", "render", "unique_stems", "write"]
+
+FORMATS: dict[str, Callable[[Transcript, SubtitleOptions], str]] = {
+    "txt": lambda transcript, _: to_txt(transcript),
+    "json": lambda transcript, _: to_json(transcript),
+    "srt": to_srt,
+    "vtt": to_vtt,
+    "tsv": lambda transcript, _: to_tsv(transcript),
+    "ctm": lambda transcript, _: to_ctm(transcript),
+    "stm": lambda transcript, _: to_stm(transcript),
+    "textgrid": lambda transcript, _: to_textgrid(transcript),
+}
+ENDINGS = {name: name for name in FORMATS} | {"textgrid": "TextGrid"}  # Praat spells it like that
+NEED_WORDS = frozenset({"srt", "vtt", "ctm", "textgrid"})  # formats that are made from word times
 
 
-def to_txt(transcript: Transcript) -> str:
-    """The words on one line."""
-    return transcript.text + "\n"
+def parse_formats(formats: str) -> tuple[str, ...]:
+    """Read a list of formats as it is written on the command line.
+
+    Args:
+        formats: names with commas between them, or `all`.
+
+    Raises:
+        ConfigError: there is no such format.
+    """
+    names = [name.strip().lower() for name in formats.split(",")]
+    if names == ["all"]:
+        return tuple(FORMATS)
+    if unknown := [name for name in names if name not in FORMATS]:
+        raise ConfigError(f"--format must be all, or some of {', '.join(FORMATS)}, got {unknown[0]!r}")
+    return tuple(dict.fromkeys(names))
 
 
-def to_json(transcript: Transcript) -> str:
-    """Everything there is, as UTF-8 JSON."""
-    return json.dumps(transcript.to_dict(), indent=2, ensure_ascii=False) + "\n"
-
-
-FORMATS: dict[str, Callable[[Transcript], str]] = {"txt": to_txt, "json": to_json}
-
-
-def render(transcript: Transcript, format: str) -> str:
+def render(transcript: Transcript, format: str, subtitles: SubtitleOptions | None = None) -> str:
     """Give a transcript as the text of a file.
 
     Args:
         transcript: what to write.
         format: a key of FORMATS.
+        subtitles: how srt and vtt cut the text into cues.
 
     Raises:
-        ConfigError: there is no such format.
+        ConfigError: there is no such format, or it needs word times and the transcript has none.
     """
     if format not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    return FORMATS[format](transcript)
+    return FORMATS[format](transcript, subtitles or SubtitleOptions())
 
 
-def write(transcript: Transcript, directory: str | Path, format: str, stem: str) -> Path:
+def write(
+    transcript: Transcript, directory: str | Path, format: str, stem: str, subtitles: SubtitleOptions | None = None
+) -> Path:
     """Write one transcript, whole or not at all.
 
     Args:
@@ -50,17 +74,18 @@ def write(transcript: Transcript, directory: str | Path, format: str, stem: str)
         directory: where to; made if need be.
         format: a key of FORMATS.
         stem: file name without ending, from `unique_stems`.
+        subtitles: how srt and vtt cut the text into cues.
 
     Returns:
         The file.
 
     Raises:
         AsrError: the file cannot be written.
-        ConfigError: there is no such format.
+        ConfigError: as `render`.
     """
-    content = render(transcript, format).encode(errors="replace")  # odd file names are not UTF-8
+    content = render(transcript, format, subtitles).encode(errors="replace")  # odd file names are not UTF-8
     # Only the last part counts, by either system's separators, so that no stem can lead out of the folder.
-    path = Path(directory) / f"{_name(stem)}.{format}"
+    path = Path(directory) / f"{_name(stem)}.{ENDINGS[format]}"
     temporary = path.with_name(f".{uuid4().hex}.tmp")  # a short name of its own, so that writers never share it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

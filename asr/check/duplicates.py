@@ -1,0 +1,99 @@
+"""The same audio or text more than once: within a manifest, and in two that should share nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.check.findings import BY_DESIGN, Finding
+from asr.manifest import Manifest
+from asr.normalize import get_normalizer
+
+SHORT = 4  # words: shorter sentences recur in all speech ("thank you very much" is the longest common one)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What makes utterances of a manifest the same; an empty or 0 key is like no other."""
+
+    ids: Sequence[str]
+    speakers: Sequence[str]
+    texts: Sequence[str]
+    """Normalised."""
+    audio: Sequence[int]
+    """Hash of the decoded samples."""
+
+    @classmethod
+    def of(cls, manifest: Manifest, hashes: NDArray[np.uint64]) -> Keys:
+        """Take the keys of a manifest, and the hash of each utterance's samples."""
+        ids, speakers = (manifest.table[name].to_pylist() for name in ("id", "speaker"))
+        return cls(ids, speakers, list(map(get_normalizer("basic"), manifest.texts)), hashes.tolist())
+
+
+def find_duplicates(keys: Keys, number: int) -> Iterator[Finding]:
+    """Find what is in a manifest twice.
+
+    Args:
+        keys: of the manifest.
+        number: of the manifest.
+    """
+    for rows in _groups(keys.audio):
+        for row in rows:
+            other = next((each for each in rows if keys.texts[each] != keys.texts[row]), None)
+            if other is not None:  # nobody can say which is right
+                yield Finding("contradiction", number, row, f"same audio as {keys.ids[other]}, which has another text")
+            elif row != rows[0]:
+                yield Finding("duplicate_audio", number, row, f"same audio and text as {keys.ids[rows[0]]}")
+    for rows in _groups(keys.texts):
+        for row in rows[1:]:
+            if keys.audio[row] != keys.audio[rows[0]] or not keys.audio[row]:
+                yield Finding("duplicate_text", number, row, f"same text as {keys.ids[rows[0]]}")
+
+
+def find_leaks(keys: Sequence[Keys], names: Sequence[str]) -> Iterator[Finding]:
+    """Find what two manifests share. It is held against the earlier: test sets come last, and stay as published.
+
+    Args:
+        keys: of each manifest, training data first.
+        names: of the manifests, for the details.
+    """
+    for earlier, later in combinations(range(len(keys)), 2):
+        one, two, name = keys[earlier], keys[later], names[later]
+        yield from _leaks("leak_id", earlier, one.ids, two, two.ids, name)
+        yield from _leaks("leak_audio", earlier, one.audio, two, two.audio, name)
+        speakers = {*one.speakers, *two.speakers}
+        one_voice = speakers if len(speakers) == 1 else set[str]()
+        yield from _leaks("leak_speaker", earlier, one.speakers, two, two.speakers, name, one_voice)
+        both = set(one.texts) & set(two.texts)
+        prompts = sum(text in both for text in two.texts) > BY_DESIGN * len(two.texts)
+        harmless = {text for text in both if prompts or len(text.split()) < SHORT}
+        yield from _leaks("leak_text", earlier, one.texts, two, two.texts, name, harmless)
+
+
+def _leaks(
+    kind: str,
+    number: int,
+    keys: Sequence[Hashable],
+    other: Keys,
+    other_keys: Sequence[Hashable],
+    name: str,
+    harmless: Set[Hashable] = frozenset(),
+) -> Iterator[Finding]:
+    there = {key: other.ids[row] for row, key in enumerate(other_keys) if key}
+    for row, key in enumerate(keys):
+        if key and key in there:
+            yield Finding(kind, number, row, f"as {there[key]} of {name}", "notice" if key in harmless else "")
+
+
+def _groups(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Group the rows that have the same key, in order."""
+    rows: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        if key:
+            rows[key].append(row)
+    return [group for group in rows.values() if len(group) > 1]

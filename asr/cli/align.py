@@ -1,0 +1,69 @@
+"""`asr align`: when each word of a known text is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr.cli.terminal import (
+    Device,
+    Format,
+    MaxCueSeconds,
+    MaxLineCount,
+    MaxLineWidth,
+    MinGap,
+    Model,
+    OutputDir,
+    console,
+)
+from asr.errors import DataError
+
+
+def align(
+    audio: Annotated[Path, typer.Argument(help="Audio or video file, 20 minutes at most.", metavar="AUDIO")],
+    text: Annotated[str, typer.Argument(help="What is said in it, word for word: a text file, or the text itself.")],
+    model: Model = None,
+    device: Device = "auto",
+    format: Format = "ctm",
+    output_dir: OutputDir = None,
+    max_line_width: MaxLineWidth = 42,
+    max_line_count: MaxLineCount = 2,
+    max_cue_seconds: MaxCueSeconds = 7.0,
+    min_gap: MinGap = 0.08,
+) -> None:
+    """Find out when each word of a text is said.
+
+    Words are shown as they are written in the text; for the alignment they go through the model's own normaliser.
+    Characters that the model does not know, such as digits, are aligned with whatever is said in their place.
+    """
+    from asr import writers
+    from asr.transcriber import Transcriber
+
+    formats = writers.parse_formats(format)
+    subtitles = writers.SubtitleOptions(max_line_width, max_line_count, max_cue_seconds, min_gap)
+    transcript = Transcriber.load(model, device, vad=False).align(audio, _read(text))
+    for name in formats:
+        if output_dir:
+            path = writers.write(transcript, output_dir, name, writers.unique_stems([str(audio)])[0], subtitles)
+            console.print(f"written: {path}", markup=False)
+        else:
+            typer.echo(writers.render(transcript, name, subtitles), nl=False)
+
+
+def _read(text: str) -> str:
+    """Give the text of a file, or else the text itself."""
+    path = Path(text)
+    try:
+        if path.is_file():
+            return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        if path.suffix and len(text.split()) == 1:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        return text  # too long for a file's name
+    if path.suffix == ".txt" and len(text.split()) == 1:
+        raise DataError(f"{path}: no such text file")
+    return text

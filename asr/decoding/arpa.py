@@ -1,0 +1,156 @@
+"""Language model files: ARPA, the plain text that every n-gram toolkit reads and writes, also gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import TextIOWrapper
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.errors import ConfigError, DataError
+from asr.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class NGrams:
+    """All n-grams of one order."""
+
+    tokens: NDArray[np.int64]
+    """Token ids, shape (M, n)."""
+    log_probs: NDArray[np.float64]
+    """Natural log-probability of the last token after the others, shape (M,)."""
+    backoffs: NDArray[np.float64]
+    """Natural logarithm of the weight of what was not seen after this n-gram, shape (M,); 0 in the highest order."""
+
+
+def read_arpa(path: Path | str, tokenizer: Tokenizer) -> list[NGrams]:
+    """Read the n-grams of a file whose words are the tokens of a tokenizer.
+
+    Args:
+        path: an ARPA file; gzipped if its name ends in .gz.
+        tokenizer: names the tokens.
+
+    Returns:
+        The n-grams of order 1, 2, ...
+
+    Raises:
+        ConfigError: the file is missing, damaged, or its words are not this tokenizer's tokens.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such language model; `asr lm build` makes one")
+    ids = {tokenizer.piece(token): token for token in range(len(tokenizer))}
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8") as lines:
+            return list(_sections(iter(lines), ids))
+    except KeyError as error:
+        raise ConfigError(f"{path}: {error.args[0]!r} is no token of this model: build one with --model") from error
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ConfigError(f"{path}: not an ARPA file, or damaged: {error}") from error
+
+
+def read_sentences(path: Path | str) -> Iterator[str]:
+    """Yield the sentences of a text file, one on each line, or the transcripts of a manifest (.jsonl); also gzipped.
+
+    Raises:
+        DataError: the file is missing, is no UTF-8 text, or a line of the manifest has no text.
+    """
+    path = Path(path)
+    opened = gzip.open if path.suffix == ".gz" else open
+    manifest = ".jsonl" in path.suffixes
+    number = 0
+    try:
+        with opened(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):  # noqa: B007 (the error names it)
+                if line.strip():
+                    yield json.loads(line)["text"] if manifest else line.strip()
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: line {number} is no utterance with a `text`") from error
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+
+
+def write_arpa(path: Path | str, orders: list[NGrams], tokenizer: Tokenizer) -> None:
+    """Write an ARPA file atomically; the same n-grams give the same bytes.
+
+    Args:
+        path: where to; gzipped if its name ends in .gz.
+        orders: the n-grams of order 1, 2, ...
+        tokenizer: names the tokens.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as raw:
+            binary = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
+            with TextIOWrapper(binary, encoding="utf-8", newline="\n") as text:
+                text.writelines(_lines(orders, pieces))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _lines(orders: list[NGrams], pieces: list[str]) -> Iterator[str]:
+    yield "\\data\\\n"
+    for order, grams in enumerate(orders, start=1):
+        yield f"ngram {order}={len(grams.log_probs)}\n"
+    for order, grams in enumerate(orders, start=1):
+        yield f"\n\\{order}-grams:\n"
+        columns = (
+            (grams.log_probs / math.log(10)).tolist(),
+            grams.tokens.tolist(),
+            (grams.backoffs / math.log(10)).tolist(),
+        )
+        for log_prob, tokens, backoff in zip(*columns, strict=True):
+            words = " ".join([pieces[token] for token in tokens])
+            yield f"{log_prob:.6f}\t{words}\t{backoff:.6f}\n" if order < len(orders) else f"{log_prob:.6f}\t{words}\n"
+    yield "\n\\end\\\n"
+
+
+def _sections(lines: Iterator[str], ids: dict[str, int]) -> Iterator[NGrams]:
+    """Read one order after the other, in as many lines as the head promises."""
+    counts = []
+    for line in lines:
+        if line.startswith("ngram "):
+            counts.append(int(line.split("=")[1]))
+        elif counts and not line.strip():
+            break
+    if not counts:
+        raise ValueError("it has no line `ngram 1=...`")
+    for order, count in enumerate(counts, start=1):
+        if next((line.strip() for line in lines if line.strip()), "") != f"\\{order}-grams:":
+            raise ValueError(f"it has no section of {order}-grams")
+        section = list(islice(lines, count))
+        if len(section) < count:
+            raise ValueError(f"it ends within the {order}-grams")
+        yield _section(section, order, ids)
+
+
+def _section(lines: list[str], order: int, ids: dict[str, int]) -> NGrams:
+    fields = " ".join(lines).split()
+    width = order + 2
+    if len(fields) != width * len(lines):  # some or all lines come without a backoff weight
+        rows = [line.split() for line in lines]
+        if not {len(row) for row in rows} <= {width - 1, width}:
+            raise ValueError(f"a line of the {order}-grams has the wrong number of words")
+        fields = [field for row in rows for field in (row if len(row) == width else [*row, "0"])]
+    words = [np.fromiter(map(ids.__getitem__, fields[column::width]), np.int64) for column in range(1, order + 1)]
+    numbers = [np.array(fields[column::width], dtype=np.float64) * math.log(10) for column in (0, order + 1)]
+    return NGrams(np.stack(words, axis=1), *numbers)

@@ -1,0 +1,98 @@
+"""What a search adds to the model's own scores: language model, hotwords, a bonus for length.
+
+Shapes: R rows (hypotheses), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr.decoding.hotwords import HotwordTrie, read_hotwords
+from asr.decoding.language_model import LanguageModel
+from asr.decoding.ngram import load_ngram
+from asr.decoding.options import DecodingOptions
+from asr.tokenizer import BLANK, END, Tokenizer
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Language model, hotwords and length bonus, each of which may be missing."""
+
+    language_model: LanguageModel | None = None
+    """Scores next tokens; weighed by `lm_weight`."""
+    lm_weight: float = 0.0
+    """Weight of its log-probabilities."""
+    hotwords: HotwordTrie | None = None
+    """Adds its bonus to tokens that go on with a hotword."""
+    length_bonus: float = 0.0
+    """Added for each token but the end."""
+
+    @classmethod
+    def of(cls, options: DecodingOptions, tokenizer: Tokenizer, language_model: LanguageModel | None = None) -> Fusion:
+        """Read what the options name; a language model given here goes before the one that they name.
+
+        Raises:
+            ConfigError: the language model or the hotwords cannot be read, or do not fit the tokenizer.
+        """
+        if language_model is None and options.language_model:
+            language_model = load_ngram(options.language_model, tokenizer)
+        hotwords = _trie(options.hotwords, options.hotword_bonus, tokenizer) if options.hotwords else None
+        return cls(language_model, options.lm_weight, hotwords, options.length_bonus)
+
+    def start(self, rows: int, vocabulary: int, device: torch.device) -> FusionState:
+        """Begin `rows` texts."""
+        return FusionState(self, rows, vocabulary, device)
+
+
+class FusionState:
+    """Scores of every next token of R hypotheses; it moves on with them."""
+
+    def __init__(self, fusion: Fusion, rows: int, vocabulary: int, device: torch.device) -> None:
+        self.fusion = fusion
+        zeros = torch.zeros(1, 1, device=device).expand(rows, vocabulary)
+        self.lm: Tensor = zeros
+        """Log-probabilities of each next token, unweighted, shape (R, V)."""
+        self._lm_state: Any = None
+        if fusion.language_model is not None:
+            self.lm, self._lm_state = fusion.language_model.start(rows, device)
+        self._node = torch.zeros(rows, dtype=torch.int64, device=device)
+        length = torch.full((vocabulary,), fusion.length_bonus, device=device)
+        length[END] = 0.0
+        self._length = length.expand(rows, vocabulary)
+        self._bonuses = fusion.hotwords.bonus.to(device) if fusion.hotwords else None
+        self._following = fusion.hotwords.following.to(device) if fusion.hotwords else None
+
+    @property
+    def bonus(self) -> Tensor:
+        """What hotwords and the length bonus add to each next token, shape (R, V)."""
+        return self._length if self._bonuses is None else self._length + self._bonuses[self._node]
+
+    @property
+    def scores(self) -> Tensor:
+        """Everything that is added to each next token, weighted, shape (R, V)."""
+        return self.bonus if self._lm_state is None else self.bonus + self.fusion.lm_weight * self.lm
+
+    def step(self, tokens: Tensor) -> None:
+        """Append one token, shape (R,), to each hypothesis; BLANK appends nothing."""
+        if self.fusion.language_model is not None:
+            self.lm, self._lm_state = self.fusion.language_model.step(tokens, self._lm_state)
+        if self._following is not None:
+            self._node = torch.where(tokens == BLANK, self._node, self._following[self._node, tokens])
+
+    def select(self, rows: Tensor) -> None:
+        """Keep hypotheses `rows`, shape (R,), in that order."""
+        if self.fusion.language_model is not None:
+            self._lm_state = self.fusion.language_model.select(rows, self._lm_state)
+            self.lm = self.lm[rows]
+        if self._following is not None:
+            self._node = self._node[rows]
+
+
+@lru_cache(maxsize=4)
+def _trie(hotwords: str, bonus: float, tokenizer: Tokenizer) -> HotwordTrie:
+    return HotwordTrie(read_hotwords(hotwords), tokenizer, bonus)

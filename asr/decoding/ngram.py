@@ -1,0 +1,152 @@
+"""N-gram language models: an ARPA file becomes an automaton that answers for many hypotheses at once.
+
+A state is the longest end of the text that the model knows as a context. Each state has arcs for the tokens that were
+seen after it, and one shorter state to fall back to, at a cost (Katz 1987). All arcs lie in one sorted array, so that
+a step is a few gathers, with no loop over rows or tokens.
+
+Shapes: R rows, V vocabulary, A arcs, S states; M n-grams of one order.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from asr.decoding.arpa import NGrams, read_arpa
+from asr.errors import ConfigError
+from asr.tokenizer import BLANK, START, Tokenizer
+
+UNSEEN = -100.0  # natural log-probability of a token that not even the unigrams hold
+
+
+class NGramState(NamedTuple):
+    """Where each row stands."""
+
+    nodes: Tensor
+    """State of each row, shape (R,)."""
+    log_probs: Tensor
+    """The answer for it, shape (R, V)."""
+
+
+class NGramLanguageModel:
+    """An n-gram model over the recogniser's tokens; see `asr.decoding.language_model.LanguageModel`.
+
+    Args:
+        orders: the n-grams of order 1, 2, ...; the first n - 1 tokens of each must be one of the order below.
+        vocabulary: number of tokens V.
+
+    Raises:
+        ConfigError: the beginning of an n-gram is missing.
+    """
+
+    def __init__(self, orders: list[NGrams], vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+        self._order = len(orders)
+        states = 1 + sum(len(grams.log_probs) for grams in orders[:-1])
+        none = torch.zeros(0, dtype=torch.int64)
+        self._keys = none  # of each arc: its state x V + its token; sorted
+        self._targets = none  # the state that it leads to
+        self._log_probs = torch.zeros(0)
+        self._fallback = torch.zeros(states, dtype=torch.int64)
+        self._weight = torch.zeros(states)  # natural logarithm of what falling back costs
+        for order, grams in enumerate(orders, start=1):
+            self._add(order, grams)
+        self._tokens = self._keys % vocabulary
+        bounds = torch.searchsorted(self._keys, torch.arange(states + 1) * vocabulary)
+        self._unigrams = torch.full((vocabulary,), UNSEEN)
+        self._unigrams[self._tokens[: bounds[1]]] = self._log_probs[: bounds[1]]
+        bounds[0] = bounds[1]  # they have a row of their own
+        self._begin, self._count = bounds[:-1], bounds.diff()
+
+    def _add(self, order: int, grams: NGrams) -> None:
+        """Append the arcs of one order, and the states that they lead to."""
+        tokens = torch.from_numpy(grams.tokens)
+        parents = self._states(tokens[:, :-1])
+        keys, sorting = (parents * self.vocabulary + tokens[:, -1]).sort()
+        parents, last = parents[sorting], tokens[sorting, -1]
+        # Where the text without its first token leads; all shorter n-grams are in place already.
+        shorter = self._next(self._fallback[parents], last) if order > 1 else torch.zeros_like(last)
+        targets = shorter
+        if order < self._order:
+            targets = torch.arange(len(self._keys), len(self._keys) + len(last)) + 1  # state 0 is the empty context
+            self._fallback[targets] = shorter
+            self._weight[targets] = torch.from_numpy(grams.backoffs).float()[sorting]
+        self._keys = torch.cat((self._keys, keys))
+        self._targets = torch.cat((self._targets, targets))
+        self._log_probs = torch.cat((self._log_probs, torch.from_numpy(grams.log_probs).float()[sorting]))
+
+    def _states(self, contexts: Tensor) -> Tensor:
+        """States of contexts that must be there, shape (M, n) to (M,)."""
+        states = torch.zeros(len(contexts), dtype=torch.int64)
+        for column in contexts.unbind(1):
+            key = states * self.vocabulary + column
+            place = torch.searchsorted(self._keys, key).clamp(max=len(self._keys) - 1)
+            if not torch.equal(self._keys[place], key):
+                raise ConfigError(
+                    f"the language model has n-grams of order {contexts.shape[1] + 1} without their start"
+                )
+            states = place + 1
+        return states
+
+    def start(self, rows: int, device: torch.device) -> tuple[Tensor, NGramState]:
+        """Begin `rows` texts with the start token."""
+        for name, table in vars(self).items():
+            if isinstance(table, Tensor) and table.device != device:
+                setattr(self, name, table.to(device))
+        zero = torch.zeros(1, dtype=torch.int64, device=device)
+        node = self._next(zero, zero + START)
+        state = NGramState(node.expand(rows), self._distribution(node).expand(rows, -1))
+        return state.log_probs, state
+
+    def step(self, tokens: Tensor, state: NGramState) -> tuple[Tensor, NGramState]:
+        """Append one token, shape (R,), to each row; rows with BLANK stand still."""
+        moving = (tokens != BLANK).nonzero()[:, 0]
+        if len(moving):
+            moved = self._next(state.nodes[moving], tokens[moving])
+            nodes = state.nodes.index_copy(0, moving, moved)
+            state = NGramState(nodes, state.log_probs.index_copy(0, moving, self._distribution(moved)))
+        return state.log_probs, state
+
+    def select(self, rows: Tensor, state: NGramState) -> NGramState:
+        """Keep the texts `rows`, shape (R,), in that order."""
+        return NGramState(state.nodes[rows], state.log_probs[rows])
+
+    def _next(self, nodes: Tensor, tokens: Tensor) -> Tensor:
+        """States after one more token each."""
+        result, found = torch.zeros_like(nodes), torch.zeros_like(nodes, dtype=torch.bool)
+        for _ in range(self._order):
+            key = nodes * self.vocabulary + tokens
+            place = torch.searchsorted(self._keys, key).clamp(max=len(self._keys) - 1)
+            hit = self._keys[place] == key
+            result = torch.where(hit & ~found, self._targets[place], result)
+            found = found | hit
+            nodes = self._fallback[nodes]
+        return result
+
+    def _distribution(self, nodes: Tensor) -> Tensor:
+        """Log-probabilities of every next token, shape (R, V): from the shortest context up, the seen ones replaced."""
+        chain = [nodes]
+        for _ in range(self._order - 2):
+            chain.append(self._fallback[chain[-1]])
+        answer = self._unigrams.repeat(len(nodes), 1)
+        for states in reversed(chain):
+            counts = self._count[states]
+            rows = torch.repeat_interleave(counts)
+            places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+            arcs = self._begin[states][rows] + places
+            answer += self._weight[states][:, None]
+            answer[rows, self._tokens[arcs]] = self._log_probs[arcs]
+        return answer
+
+
+@lru_cache(maxsize=2)
+def load_ngram(path: str, tokenizer: Tokenizer) -> NGramLanguageModel:
+    """Read an ARPA file for fusion; the last two stay in memory.
+
+    Raises:
+        ConfigError: the file is missing, damaged, or made for another tokenizer.
+    """
+    return NGramLanguageModel(read_arpa(path, tokenizer), len(tokenizer))

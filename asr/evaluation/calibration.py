@@ -1,0 +1,107 @@
+"""How far word confidences can be trusted: calibration error, and how well they tell right words from wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+
+from asr.normalize import Normalizer
+
+BINS = 15  # of equal width; as many as in Guo et al. 2017
+
+
+def measure_confidence(rows: Iterable[Mapping[str, Any]], normalizer: Normalizer) -> dict[str, Any] | None:
+    """Compare the confidences of recognised words with whether they are right.
+
+    A word is right if the alignment with the reference that counts the word errors takes it for a hit. Each word is
+    normalised by itself; where that makes several words of it, each has its confidence, and where it leaves none it
+    does not count.
+
+    Args:
+        rows: `reference`, and `word_confidences`: the words of the hypothesis, each with its confidence. Rows without
+            them are left out.
+        normalizer: what both texts go through first.
+
+    Returns:
+        `ece` and `auroc` (None if all words are right, or none), `words`, the share that is `right`, the mean
+        `confidence`, and the `bins` of the calibration error; None where there is no word.
+    """
+    scored = [outcome for row in rows if "word_confidences" in row for outcome in _outcomes(row, normalizer)]
+    if not scored:
+        return None
+    confidences = np.array([confidence for confidence, _ in scored], dtype=np.float64)
+    right = np.array([hit for _, hit in scored], dtype=bool)
+    error, bins = calibration_error(confidences, right)
+    return {
+        "ece": error,
+        "auroc": auroc(confidences, right),
+        "words": len(scored),
+        "right": float(right.mean()),
+        "confidence": float(confidences.mean()),
+        "bins": bins,
+    }
+
+
+def calibration_error(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[float, list[dict[str, Any]]]:
+    """Give the expected calibration error (Guo et al. 2017, arXiv:1706.04599, equation 3).
+
+    Words are put into BINS bins by their confidence; the error is the mean distance, over all words, between a bin's
+    mean confidence and the share of its words that are right.
+
+    Args:
+        confidences: 0 to 1, shape (words,).
+        right: shape (words,).
+
+    Returns:
+        The error, 0 to 1, and for each bin with words its bounds, words, mean confidence and share of right words.
+    """
+    number = np.minimum((confidences * BINS).astype(int), BINS - 1)
+    bins = [
+        {
+            "low": place / BINS,
+            "high": (place + 1) / BINS,
+            "words": int((number == place).sum()),
+            "confidence": float(confidences[number == place].mean()),
+            "right": float(right[number == place].mean()),
+        }
+        for place in np.unique(number).tolist()
+    ]
+    error = sum(each["words"] * abs(each["confidence"] - each["right"]) for each in bins) / len(confidences)
+    return error, bins
+
+
+def auroc(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> float | None:
+    """Give the area under the ROC curve: how often a right word has more confidence than a wrong one.
+
+    Ties count half (Mann and Whitney 1947).
+
+    Args:
+        confidences: shape (words,).
+        right: shape (words,).
+
+    Returns:
+        0.5 for chance, 1 for perfect; None if all words are right, or none.
+    """
+    hits, misses = int(right.sum()), int((~right).sum())
+    if not hits or not misses:
+        return None
+    _, place, counts = np.unique(confidences, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # from 1, equal values share the mean of theirs
+    return float((ranks[right].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+def _outcomes(row: Mapping[str, Any], normalizer: Normalizer) -> list[tuple[float, bool]]:
+    """Confidence of each word of a hypothesis, and whether it is right."""
+    words: list[tuple[str, float]] = []
+    for word, confidence in row["word_confidences"]:
+        words += [(each, confidence) for each in normalizer(word).split()]
+    hypothesis: Sequence[str] = [word for word, _ in words]
+    hits: set[int] = set()
+    for part in Levenshtein.opcodes(normalizer(row["reference"]).split(), hypothesis):
+        if part.tag == "equal":
+            hits.update(range(part.dest_start, part.dest_end))
+    return [(confidence, place in hits) for place, (_, confidence) in enumerate(words)]

@@ -1,0 +1,200 @@
+"""Score files of texts: lines of id and text, JSON lines, trn, STM and CTM.
+
+STM and CTM as in NIST's SCTK (`stm(5)`, `ctm(5)`); trn as sclite reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from asr.errors import DataError
+from asr.evaluation.summary import summarise
+from asr.normalize import get_normalizer
+
+Rows = dict[str, dict[str, Any]]
+"""By id: `text`, and `speaker`, `duration`, `channel` or `start` where the file says so."""
+_TEXT_KEYS = ("text", "hypothesis", "pred_text", "reference")
+_IGNORED = "IGNORE_TIME_SEGMENT_IN_SCORING"
+
+
+def score_files(
+    reference: Path, hypothesis: Path, normalizer: str = "basic", slice_by: list[str] | None = None
+) -> dict[str, Any]:
+    """Compare two files of texts.
+
+    Args:
+        reference: .jsonl, .stm, .ctm, .trn, or any other ending for lines of id and text.
+        hypothesis: the same. A .ctm against an .stm: each word goes to the segment that its middle lies in, or else to
+            the nearest one of its recording.
+        normalizer: what both texts go through.
+        slice_by: keys of the reference file.
+
+    Returns:
+        What `summarise` measures, and `missing_hypotheses`.
+
+    Raises:
+        DataError: a line is wrong, or the hypotheses have an utterance that the references lack.
+    """
+    rules = get_normalizer(normalizer)
+    references = read_texts(reference)
+    if reference.suffix == ".stm" and hypothesis.suffix == ".ctm":
+        hypotheses = _assign(hypothesis, references)
+    else:
+        hypotheses = read_texts(hypothesis)
+    if extra := [name for name in hypotheses if name not in references]:
+        raise DataError(
+            f"{hypothesis}: {len(extra)} of {len(hypotheses)} ids are not in {reference}, the first: {extra[0]!r}"
+        )
+    rows = [
+        {
+            "id": name,
+            "reference": row["text"],
+            "hypothesis": hypotheses.get(name, {"text": ""})["text"],
+            **{key: value for key, value in row.items() if key not in ("id", "text", "reference", "hypothesis")},
+        }
+        for name, row in references.items()
+    ]
+    result = summarise(rows, rules, slice_by)
+    result["data"]["name"] = reference.name
+    return result | {
+        "model": hypothesis.name,
+        "missing_hypotheses": sum(name not in hypotheses for name in references),
+        "results": result["results"],
+    }
+
+
+def read_texts(path: Path) -> Rows:
+    """Read a file of texts by its ending.
+
+    Raises:
+        DataError: the file cannot be read, is empty, a line is wrong, or an id is there twice.
+    """
+    read = _FORMATS.get(path.suffix.lower(), _text)
+    rows: Rows = {}
+    for number, line in _lines(path):
+        for name, row in read(line, f"{path}, line {number}"):
+            if name in rows and path.suffix != ".ctm":
+                raise DataError(f"{path}, line {number}: id {name!r} is there a second time")
+            if name in rows:
+                row["text"] = f"{rows[name]['text']} {row['text']}"
+            rows[name] = row
+    if not rows:
+        raise DataError(f"{path}: holds no text")
+    return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line.strip(" \t\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _text(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    name, _, text = line.replace("\t", " ", 1).partition(" ")
+    yield name, {"text": text}
+
+
+def _json(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{place}: not JSON: {error}") from error
+    name = row.get("id") or row.get("audio_filepath") if isinstance(row, dict) else None
+    text = next((row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str)), None) if name else None
+    if text is None:
+        raise DataError(f"{place}: needs an id (or audio_filepath) and one of {', '.join(_TEXT_KEYS)}")
+    yield str(name), {**row, "text": text}
+
+
+def _trn(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if line.startswith(";;"):
+        return
+    if not (found := re.fullmatch(r"(.*?)\s*\(([^()]+)\)", line)):
+        raise DataError(f"{place}: should be a text and its id in brackets, not {line[:60]!r}")
+    # sclite takes the speaker for what stands before the first hyphen or underscore.
+    yield found[2], {"text": found[1], "speaker": re.split("[-_]", found[2])[0]}
+
+
+def _stm(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if line.startswith(";;"):
+        return
+    columns = line.split(None, 5)
+    if len(columns) < 5:
+        raise DataError(f"{place}: should be file, channel, speaker, begin, end and text, not {line[:60]!r}")
+    file, channel, speaker, begin, end = columns[:5]
+    text = columns[5] if len(columns) > 5 else ""
+    label = re.match(r"<[^<>\s]*>\s*", text)  # <o,f0,male>: conditions, not words
+    start, stop = _seconds(begin, place), _seconds(end, place)
+    spoken = text[label.end() :] if label else text
+    where = {"recording": f"{file} {channel}", "start": start, "duration": round(stop - start, 6)}
+    yield f"{file}-{channel}-{begin}-{end}", {"text": spoken, "speaker": speaker, **where}
+
+
+def _ctm(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if line.startswith(";;"):
+        return
+    recording, _, _, word = _ctm_word(line, place)
+    yield recording, {"text": word}
+
+
+def _ctm_word(line: str, place: str) -> tuple[str, float, float, str]:
+    columns = line.split()
+    if len(columns) < 5:
+        raise DataError(f"{place}: should be file, channel, begin, duration and word, not {line[:60]!r}")
+    if columns[4].upper().startswith("<ALT"):
+        raise DataError(f"{place}: alternatives are not supported: keep one of them")
+    return f"{columns[0]} {columns[1]}", _seconds(columns[2], place), _seconds(columns[3], place), columns[4]
+
+
+_FORMATS: dict[str, Callable[[str, str], Iterator[tuple[str, dict[str, Any]]]]] = {
+    ".jsonl": _json,
+    ".json": _json,
+    ".trn": _trn,
+    ".stm": _stm,
+    ".ctm": _ctm,
+}
+
+
+def _seconds(text: str, place: str) -> float:
+    try:
+        if math.isfinite(value := float(text)) and value >= 0:
+            return value
+    except ValueError:
+        pass
+    raise DataError(f"{place}: {text!r} is not a number of seconds")
+
+
+def _assign(path: Path, segments: Rows) -> Rows:
+    """Put the words of a CTM, in the order of their times, into the segments of an STM; takes out what it ignores."""
+    places: dict[str, list[tuple[float, float, str]]] = {}
+    for name, row in segments.items():
+        places.setdefault(row["recording"], []).append((row["start"], row["start"] + row["duration"], name))
+    for spans in places.values():
+        spans.sort()
+    words = [_ctm_word(line, f"{path}, line {number}") for number, line in _lines(path) if not line.startswith(";;")]
+    texts: dict[str, list[str]] = {}
+    for recording, start, duration, word in sorted(words, key=lambda word: word[:2]):
+        if recording not in places:
+            raise DataError(f"{path}: recording {recording!r} is not in the references")
+        texts.setdefault(_nearest(places[recording], start + duration / 2), []).append(word)
+    ignored = [name for name, row in segments.items() if _IGNORED.lower() == row["text"].strip().lower()]
+    for name in ignored:
+        segments.pop(name)
+        texts.pop(name, None)
+    return {name: {"text": " ".join(said)} for name, said in texts.items()}
+
+
+def _nearest(spans: list[tuple[float, float, str]], moment: float) -> str:
+    after = bisect_right(spans, (moment, math.inf, ""))
+    near = spans[max(0, after - 1) : after + 1]  # the last that has begun, and the next
+    return min(near, key=lambda span: max(span[0] - moment, moment - span[1], 0))[2]

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from decoding.oracles import WRITABLE, decoder_log_probs, text_probabilities, texts, tiny
+
+from asr.decoding import DecodingOptions, Hypothesis, decode
+from asr.decoding.beam import beam_search
+from asr.decoding.fusion import Fusion
+from asr.tokenizer import END
+
+FRAMES = 4
+OPTIONS = [
+    {},
+    {"temperature": 1.7},
+    {"length_bonus": 0.8},
+    {"length_bonus": -0.5, "length_normalization": 0.6},
+    {"length_normalization": 1.0},
+]
+
+
+def search(model, encoder_out, options, bounds=None, joint=False) -> list[list[Hypothesis]]:
+    lengths = torch.full((len(encoder_out),), encoder_out.shape[1])
+    log_probs = (model.ctc_log_probs(encoder_out) / options.temperature).log_softmax(-1) if joint else None
+    bounds = lengths if bounds is None else bounds
+    with torch.inference_mode():
+        fusion = Fusion(length_bonus=options.length_bonus)
+        return beam_search(model, encoder_out, lengths, options, fusion, bounds, log_probs)
+
+
+def everything(model, encoder_out, options, joint) -> dict[tuple[int, ...], float]:
+    """Score of every text of at most FRAMES tokens, each from a pass of its own."""
+    ctc = text_probabilities((model.ctc_log_probs(encoder_out)[0] / options.temperature).log_softmax(-1))
+    scores = {}
+    for length in range(FRAMES + 1):
+        group = [text for text in texts(FRAMES) if len(text) == length]
+        for text, log_probs in zip(
+            group, decoder_log_probs(model, encoder_out, group, options.temperature), strict=True
+        ):
+            score = sum(log_probs)
+            if joint:
+                heard = math.log(ctc[text]) if ctc.get(text) else -math.inf
+                score = (1 - options.ctc_weight) * score + options.ctc_weight * heard
+            score += options.length_bonus * length
+            scores[text] = score / (length + 1) ** options.length_normalization
+    return scores
+
+
+@pytest.mark.parametrize("joint", [False, True], ids=["attention", "joint"])
+@pytest.mark.parametrize("changed", OPTIONS, ids=str)
+def test_an_endless_beam_equals_exhaustive_search(joint, changed):
+    for seed in range(2):
+        model, encoder_out = tiny(seed), torch.randn(1, FRAMES, 16)
+        mode = "joint" if joint else "attention"
+        options = DecodingOptions(mode=mode, beam_size=260, candidates=4, nbest=5, **changed)
+        (found,) = search(model, encoder_out, options, joint=joint)
+        scores = everything(model, encoder_out, options, joint)
+        best = sorted(scores, key=lambda text: -scores[text])[:5]
+        assert [hypothesis.tokens for hypothesis in found] == best
+        for hypothesis in found:
+            assert hypothesis.score == pytest.approx(scores[hypothesis.tokens], abs=1e-4)
+            (right,) = decoder_log_probs(model, encoder_out, [hypothesis.tokens], options.temperature)
+            assert hypothesis.token_log_probs == pytest.approx(right[:-1], abs=1e-4)
+            assert hypothesis.attention == pytest.approx(sum(right), abs=1e-4)
+            assert hypothesis.bonus == pytest.approx(options.length_bonus * len(hypothesis.tokens), abs=1e-6)
+
+
+def test_a_beam_of_one_is_greedy():
+    ended = 0
+    for seed in range(20):
+        model, encoder_out = tiny(seed, sharpness=0.5), torch.randn(1, 12, 16)
+        model.decoder.embedding.weight.data[END] *= 8  # so that some of them end
+        (found,) = search(model, encoder_out, DecodingOptions(mode="attention", beam_size=1))
+        tokens: list[int] = []
+        while len(tokens) <= 12:
+            with torch.inference_mode():
+                logits = model.decoder(torch.tensor([[2, *tokens]]), encoder_out, torch.tensor([12]))[0, -1]
+            best = max((*WRITABLE, END), key=lambda token: float(logits[token]))
+            if best == END:
+                break
+            tokens.append(best)
+        assert [list(hypothesis.tokens) for hypothesis in found] == ([tokens] if len(tokens) <= 12 else [])
+        ended += len(found)
+    assert 3 < ended < 20  # both kinds were met
+
+
+def test_a_wider_beam_never_scores_worse_with_the_endless_one_as_the_limit():
+    model, encoder_out = tiny(1), torch.randn(6, FRAMES, 16)
+    best = []
+    for beam in (1, 4, 260):
+        found = search(model, encoder_out, DecodingOptions(mode="attention", beam_size=beam))
+        best.append([hypotheses[0].score if hypotheses else -math.inf for hypotheses in found])
+    assert all(narrow <= endless + 1e-6 for narrow, endless in zip(best[0], best[2], strict=True))
+    assert all(some <= endless + 1e-6 for some, endless in zip(best[1], best[2], strict=True))
+
+
+def test_rescoring_ranks_every_text_as_the_formula_says():
+    model, encoder_out = tiny(4), torch.randn(1, 3, 16)
+    options = DecodingOptions(mode="rescoring", beam_size=300, nbest=300, ctc_weight=0.4, length_bonus=0.3)
+    (found,) = decode(model, encoder_out, torch.tensor([3]), options)
+    ctc = text_probabilities(model.ctc_log_probs(encoder_out)[0])
+    assert {hypothesis.tokens for hypothesis in found} == set(ctc)
+    for hypothesis in found:
+        attention = sum(decoder_log_probs(model, encoder_out, [hypothesis.tokens])[0])
+        assert hypothesis.ctc == pytest.approx(math.log(ctc[hypothesis.tokens]), abs=1e-4)
+        assert hypothesis.attention == pytest.approx(attention, abs=1e-4)
+        score = 0.4 * hypothesis.ctc + 0.6 * attention + 0.3 * sum(token != END for token in hypothesis.tokens)
+        assert hypothesis.score == pytest.approx(score, abs=1e-4)
+    assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)

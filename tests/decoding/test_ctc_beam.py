@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from decoding.oracles import text_probabilities
+
+from asr.decoding import DecodingOptions
+from asr.decoding.ctc_beam import search_prefixes
+from asr.decoding.fusion import Fusion
+
+
+def search(log_probs, lengths=None, **options):
+    lengths = torch.tensor([log_probs.shape[1]] * len(log_probs)) if lengths is None else lengths
+    return search_prefixes(log_probs, lengths, DecodingOptions(mode="ctc_beam", **options), Fusion())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_endless_beam_finds_every_text_with_its_probability(seed):
+    torch.manual_seed(seed)
+    log_probs = (2 * torch.randn(2, 5, 5)).log_softmax(-1)
+    lengths = torch.tensor([5, 3])
+    for row, found in enumerate(search(log_probs, lengths, beam_size=1500)):
+        oracle = text_probabilities(log_probs[row, : lengths[row]])
+        assert len({hypothesis.tokens for hypothesis in found}) == len(found) == len(oracle)
+        for hypothesis in found:
+            assert hypothesis.score == pytest.approx(math.log(oracle[hypothesis.tokens]), abs=1e-5)
+            assert hypothesis.ctc == hypothesis.score
+            assert len(hypothesis.token_log_probs) == len(hypothesis.tokens)
+        scores = [hypothesis.score for hypothesis in found]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_a_text_beats_its_best_path_when_its_alignments_say_so():
+    """The textbook case: the best path is empty, the best text is not."""
+    log_probs = torch.tensor([[[0.6, 0.4, 0.0, 0.0], [0.6, 0.4, 0.0, 0.0]]]).log()
+    ((best, *_),) = search(log_probs, beam_size=2)
+    assert best.tokens == (1,)
+    assert math.exp(best.score) == pytest.approx(1 - 0.36)
+
+
+def test_the_library_decoder_finds_the_same_texts():
+    """flashlight-text's lexicon-free decoder; its scores sum over alignments, too."""
+    decoder = pytest.importorskip("flashlight.lib.text.decoder")
+    torch.manual_seed(3)
+    log_probs = (6 * torch.randn(1, 30, 8)).log_softmax(-1)
+    options = decoder.LexiconFreeDecoderOptions(50, 8, 1e9, 0.0, 0.0, True, decoder.CriterionType.CTC)
+    library = decoder.LexiconFreeDecoder(options, decoder.ZeroLM(), 0, 0, [])
+    emissions = log_probs[0].contiguous()
+    theirs = library.decode(emissions.data_ptr(), 30, 8)[0]
+    path = [token for token in theirs.tokens if token >= 0]
+    text = [token for place, token in enumerate(path) if token and (place == 0 or path[place - 1] != token)]
+    ((ours, *_),) = search(log_probs, beam_size=50)
+    assert list(ours.tokens) == text
+    assert ours.score == pytest.approx(theirs.score, abs=0.2)  # both prune, each in its own way
+
+
+def test_peaks_are_where_the_token_is_heard():
+    log_probs = torch.full((1, 6, 4), -20.0)
+    for frame, (token, value) in enumerate([(0, -0.1), (1, -0.5), (1, -0.2), (0, -0.1), (1, -0.3), (2, -0.4)]):
+        log_probs[0, frame, token] = value
+    ((best, *_),) = search(log_probs, beam_size=4)
+    assert best.tokens == (1, 1, 2)
+    assert best.token_log_probs == pytest.approx((-0.2, -0.3, -0.4))

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import gzip
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from decoding.oracles import text_probabilities
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr.decoding import DecodingOptions
+from asr.decoding.arpa import read_arpa, read_sentences, write_arpa
+from asr.decoding.ctc_beam import search_prefixes
+from asr.decoding.fusion import Fusion
+from asr.decoding.kneser_ney import estimate
+from asr.decoding.ngram import NGramLanguageModel
+from asr.errors import ConfigError, DataError
+from asr.tokenizer import BLANK, END, START, TokenizerConfig, train_tokenizer
+
+TEXTS = [
+    "the cat sat on the mat",
+    "a dog sat on the log",
+    "the dog ate the cat",
+    "on and on the log sat",
+    "a cat and a dog",
+]
+TOKENIZER = train_tokenizer(TEXTS, TokenizerConfig(kind="char"))
+V = len(TOKENIZER)
+ENCODED = [TOKENIZER.encode(text) for text in TEXTS]
+CPU = torch.device("cpu")
+
+
+def textbook(texts, order):
+    """Interpolated modified Kneser-Ney as Chen and Goodman write it, by dictionaries and recursion."""
+    sentences = [(START, *text, END) for text in texts]
+    raw = [Counter(s[i : i + n] for s in sentences for i in range(len(s) - n + 1)) for n in range(order + 1)]
+    counts = {order: dict(raw[order])}
+    for n in range(1, order):
+        before = Counter(gram[1:] for gram in raw[n + 1])
+        counts[n] = {gram: raw[n][gram] if gram[0] == START else before[gram] for gram in raw[n]}
+    counts[1] = {gram: count for gram, count in counts[1].items() if gram != (START,)}
+    discounts = {}
+    for n in range(1, order + 1):
+        n1, n2, n3, n4 = (sum(c == k for c in counts[n].values()) for k in (1, 2, 3, 4))
+        discounts[n] = (0, 0.5, 1.0, 1.5)
+        if min(n1, n2, n3, n4):
+            y = n1 / (n1 + 2 * n2)
+            found = (0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+            if all(0 < d < k for k, d in enumerate(found) if k):
+                discounts[n] = found
+
+    def probability(context, token):
+        n = len(context) + 1
+        lower = 1 / (V - 2) if n == 1 else probability(context[1:], token)
+        following = {gram: count for gram, count in counts[n].items() if gram[:-1] == context}
+        if not following:
+            return lower
+        total = sum(following.values())
+        spared = sum(discounts[n][min(count, 3)] for count in following.values())
+        own = following.get((*context, token), 0)
+        return (own - discounts[n][min(own, 3)]) / total + spared / total * lower
+
+    return probability
+
+
+def model(order=3, cutoff=0):
+    return NGramLanguageModel(estimate(ENCODED, order, V, cutoff), V)
+
+
+@pytest.mark.parametrize("order", [2, 3, 5])
+def test_the_estimate_is_the_textbooks(order):
+    probability = textbook(ENCODED, order)
+    lm = model(order)
+    for text in [*ENCODED[:2], TOKENIZER.encode("cat dog the")]:
+        log_probs, state = lm.start(1, CPU)
+        written = (START,)
+        for token in [*text, None]:
+            context = written[max(0, len(written) - order + 1) :]
+            expected = [probability(context, other) for other in range(V) if other not in (BLANK, START)]
+            found = [math.exp(log_probs[0, other]) for other in range(V) if other not in (BLANK, START)]
+            assert found == pytest.approx(expected, rel=1e-4)
+            if token is not None:
+                log_probs, state = lm.step(torch.tensor([token]), state)
+                written = (*written, token)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    texts=st.lists(st.lists(st.integers(4, 8), min_size=1, max_size=9), min_size=1, max_size=8),
+    order=st.integers(2, 5),
+    cutoff=st.integers(0, 2),
+    walk=st.lists(st.integers(1, 8).filter(lambda token: token not in (START, END)), max_size=8),
+)
+def test_probabilities_sum_to_one_after_any_text(texts, order, cutoff, walk):
+    lm = NGramLanguageModel(estimate(texts, order, 9, cutoff), 9)
+    log_probs, state = lm.start(1, CPU)
+    for token in walk:
+        assert float(log_probs.exp().sum()) == pytest.approx(1, abs=1e-5)
+        log_probs, state = lm.step(torch.tensor([token]), state)
+    assert float(log_probs.exp().sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_kenlm_reads_the_same_numbers_from_the_file(tmp_path):
+    library = pytest.importorskip("flashlight.lib.text.decoder.kenlm")
+    from flashlight.lib.text.dictionary import Dictionary  # pyright: ignore[reportMissingImports]
+
+    write_arpa(tmp_path / "lm.arpa", estimate(ENCODED, 4, V, 1), TOKENIZER)
+    names = Dictionary([TOKENIZER.piece(token) for token in range(V)])
+    kenlm = library.KenLM(str(tmp_path / "lm.arpa"), names)
+    ours = NGramLanguageModel(read_arpa(tmp_path / "lm.arpa", TOKENIZER), V)
+    theirs = kenlm.start(False)
+    log_probs, state = ours.start(1, CPU)
+    for token in TOKENIZER.encode("the frog sat on a cat and ate it"):
+        theirs, score = kenlm.score(theirs, token)
+        assert float(log_probs[0, token]) == pytest.approx(score * math.log(10), abs=1e-4)
+        log_probs, state = ours.step(torch.tensor([token]), state)
+    assert float(log_probs[0, END]) == pytest.approx(kenlm.finish(theirs)[1] * math.log(10), abs=1e-4)
+
+
+def test_a_file_holds_what_was_written_and_the_same_bytes_each_time(tmp_path):
+    orders = estimate(ENCODED, 3, V)
+    for name in ("a.arpa", "b.arpa.gz", "c.arpa.gz"):
+        write_arpa(tmp_path / name, orders, TOKENIZER)
+    assert (tmp_path / "b.arpa.gz").read_bytes() == (tmp_path / "c.arpa.gz").read_bytes()
+    assert gzip.decompress((tmp_path / "b.arpa.gz").read_bytes()) == (tmp_path / "a.arpa").read_bytes()
+    for one, other in zip(orders, read_arpa(tmp_path / "b.arpa.gz", TOKENIZER), strict=True):
+        np.testing.assert_array_equal(one.tokens, other.tokens)
+        np.testing.assert_allclose(one.log_probs, other.log_probs, atol=1e-5)
+        np.testing.assert_allclose(one.backoffs, other.backoffs, atol=1e-5)
+
+
+def test_a_file_without_backoff_weights_is_read(tmp_path):
+    (tmp_path / "lm.arpa").write_text(
+        "\\data\\\nngram 1=4\nngram 2=1\n\n\\1-grams:\n-1 <unk>\n-99 <s> -0.5\n-0.6\t</s>\n-0.3 a\n\n"
+        "\\2-grams:\n-0.2 <s> a\n\n\\end\\\n"
+    )
+    lm = NGramLanguageModel(read_arpa(tmp_path / "lm.arpa", TOKENIZER), V)
+    log_probs, state = lm.start(1, CPU)
+    a = TOKENIZER.encode("a")[-1]
+    assert float(log_probs[0, a]) == pytest.approx(-0.2 * math.log(10))
+    assert float(log_probs[0, END]) == pytest.approx(-1.1 * math.log(10))
+    log_probs, _ = lm.step(torch.tensor([a]), state)
+    assert float(log_probs[0, END]) == pytest.approx(-0.6 * math.log(10))
+
+
+def test_rows_stand_still_and_are_reordered():
+    lm = model()
+    first = lm.start(3, CPU)[1]
+    tokens = ENCODED[0]
+    log_probs, state = lm.step(torch.tensor([tokens[0], BLANK, tokens[0]]), first)
+    torch.testing.assert_close(log_probs[1], first.log_probs[1])
+    log_probs, state = lm.step(torch.tensor([tokens[1], BLANK, BLANK]), state)
+    state = lm.select(torch.tensor([2, 0, 1]), state)
+    log_probs, _ = lm.step(torch.tensor([tokens[1], BLANK, tokens[0]]), state)
+    torch.testing.assert_close(log_probs[0], log_probs[1])
+    torch.testing.assert_close(log_probs[2], lm.step(torch.tensor([tokens[0]]), lm.start(1, CPU)[1])[0][0])
+
+
+def test_fusion_in_an_endless_ctc_beam_equals_exhaustive_search():
+    torch.manual_seed(0)
+    log_probs = (2 * torch.randn(1, 4, 6)).log_softmax(-1)
+    lm = NGramLanguageModel(estimate([[4, 5, 4], [4, 4, 5], [5, 4]], 3, 6), 6)
+    options = DecodingOptions(mode="ctc_beam", beam_size=1500, lm_weight=0.7, length_bonus=0.4)
+    (found,) = search_prefixes(log_probs, torch.tensor([4]), options, Fusion(lm, 0.7, None, 0.4))
+    oracle = {text: p for text, p in text_probabilities(log_probs[0]).items() if set(text) <= {1, 4, 5}}
+    ours = {hypothesis.tokens: hypothesis for hypothesis in found}
+    for text, probability in oracle.items():
+        row, state = lm.start(1, CPU)
+        total = 0.0
+        for token in (*text, END):
+            total += float(row[0, token])
+            row, state = lm.step(torch.tensor([token]), state)
+        assert ours[text].lm == pytest.approx(total, abs=1e-4)
+        assert ours[text].score == pytest.approx(math.log(probability) + 0.7 * total + 0.4 * len(text), abs=1e-4)
+    scores = [hypothesis.score for hypothesis in found]
+    assert all(one >= other for one, other in itertools.pairwise(scores))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"hello\n", "not an ARPA file"),
+        (b"\\data\\\nngram 1=2\n\n\\1-grams:\n-1 <unk>\n", "damaged"),
+        (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1 zebra\n", "'zebra' is no token of this model"),
+        (b"\\data\\\nngram 1=x\n\n", "damaged"),
+        (b"\xff\xfe\x00", "damaged"),
+    ],
+)
+def test_damaged_files_are_one_line(tmp_path, content, message):
+    path = tmp_path / "lm.arpa"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        read_arpa(path, TOKENIZER)
+    path = tmp_path / "lm.arpa.gz"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"lm\.arpa\.gz"):
+        read_arpa(path, TOKENIZER)
+
+
+def test_sentences_come_from_text_and_manifests(tmp_path):
+    (tmp_path / "a.txt").write_text("one two\n\nthree\n")
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "four"}\n'))
+    assert list(read_sentences(tmp_path / "a.txt")) == ["one two", "three"]
+    assert list(read_sentences(tmp_path / "b.jsonl.gz")) == ["four"]
+    (tmp_path / "c.jsonl").write_text('{"text": "x"}\n{"words": "x"}\n')
+    with pytest.raises(DataError, match="line 2"):
+        list(read_sentences(tmp_path / "c.jsonl"))
+    with pytest.raises(DataError, match="gone"):
+        list(read_sentences(tmp_path / "gone.txt"))
+    with pytest.raises(DataError, match="no text"):
+        estimate([], 3, V)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from asr.errors import DataError
+from asr.evaluation.text_files import read_texts, score_files
+
+SCLITE = Path(__file__).parent / "sclite"
+EXPECTED = json.loads((SCLITE / "expected.json").read_text())
+
+
+def errors(row):
+    return row["substitutions"] + row["deletions"] + row["insertions"]
+
+
+def test_errors_of_real_hypotheses_equal_sclites():
+    """The sums; sclite weighs a substitution 4 and the others 3, so it parts equal sums in another way."""
+    result = score_files(SCLITE / "ref.trn", SCLITE / "hyp.trn", "none")
+    assert (result["words"], errors(result)) == (EXPECTED["trn"]["sum"][0], EXPECTED["trn"]["sum"][5])
+    for row in result["slices"]["speaker"]:
+        assert (row["words"], row["errors"]) == (EXPECTED["trn"][row["value"]][0], EXPECTED["trn"][row["value"]][5])
+
+
+def test_sclite_parts_equal_sums_by_its_weights():
+    """Why our substitutions are not sclite's: its alignment is the cheapest at 4, 3 and 3, ours at 1, 1 and 1."""
+    kaldialign = pytest.importorskip("kaldialign")
+    references, hypotheses = (read_texts(SCLITE / name) for name in ("ref.trn", "hyp.trn"))
+    rows = [(references[name]["text"].split(), hypotheses[name]["text"].split()) for name in references]
+    parts = kaldialign.batch_error_rate(*zip(*rows, strict=True), sclite_mode=True)
+    _, _, substitutions, deletions, insertions, _ = EXPECTED["trn"]["sum"]
+    cheapest = 4 * parts["sub"] + 3 * (parts["del"] + parts["ins"])
+    assert 4 * substitutions + 3 * (deletions + insertions) == cheapest
+
+
+def test_ctm_against_stm_equals_sclite_with_words_in_the_gaps():
+    result = score_files(SCLITE / "ref.stm", SCLITE / "hyp.ctm", "none")
+    assert (result["words"], errors(result)) == (EXPECTED["ctm"]["sum"][0], EXPECTED["ctm"]["sum"][5])
+    assert result["slices"]["duration"][0]["value"] == "2 to 5 s"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_every_format_says_the_same(tmp_path):
+    files = [
+        write(tmp_path / "text", "u-1 hello world\nu-2\tgood  bye\n"),
+        write(tmp_path / "a.jsonl", '{"id": "u-1", "text": "hello world"}\n{"id": "u-2", "pred_text": "good bye"}\n'),
+        write(tmp_path / "a.trn", ";; comment\nhello world (u-1)\ngood bye (u-2)\n"),
+        write(
+            tmp_path / "result.jsonl", '{"id":"u-1","hypothesis":"hello world"}\n{"id":"u-2","hypothesis":"good bye"}\n'
+        ),
+    ]
+    for file in files:
+        texts = {name: row["text"].split() for name, row in read_texts(file).items()}
+        assert texts == {"u-1": ["hello", "world"], "u-2": ["good", "bye"]}
+        assert score_files(files[0], file)["wer"] == 0
+
+
+def test_missing_hypotheses_are_deletions_and_unknown_ones_an_error(tmp_path):
+    reference = write(tmp_path / "ref", "u1 one two\nu2 three four\n")
+    result = score_files(reference, write(tmp_path / "hyp", "u1 one two\n"))
+    assert (result["deletions"], result["missing_hypotheses"]) == (2, 1)
+    with pytest.raises(DataError, match=r"1 of 2 ids are not in .*'u9'"):
+        score_files(reference, write(tmp_path / "other", "u1 one two\nu9 three\n"))
+
+
+def test_ignored_stretches_and_empty_segments(tmp_path):
+    stm = write(
+        tmp_path / "a.stm",
+        "call A spk 0 2 <o,f0,male> one two\ncall A x 2 4 IGNORE_TIME_SEGMENT_IN_SCORING\ncall A spk 4 6\n",
+    )
+    ctm = write(
+        tmp_path / "a.ctm", "call A 1.0 0.3 two\ncall A 0.1 0.3 one\ncall A 2.5 .2 what\ncall A 4.5 0.1 hm 0.9\n"
+    )
+    result = score_files(stm, ctm)
+    assert (result["wer"], result["words_on_empty_references"], result["utterances"]) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.trn", "no brackets\n", "line 1: should be a text and its id"),
+        ("a.stm", "call A spk 0 x hello\n", "line 1: 'x' is not a number of seconds"),
+        ("a.stm", "call A\n", "line 1: should be file"),
+        ("a.ctm", "call A 0 1 <ALT_BEGIN>\n", "alternatives are not supported"),
+        ("a.jsonl", '{"id": "a"}\n', "line 1: needs an id"),
+        ("a.jsonl", "[1]\n", "line 1: needs an id"),
+        ("a.jsonl", "nonsense\n", "line 1: not JSON"),
+        ("a.txt", "u1 a\nu1 b\n", "line 2: id 'u1' is there a second time"),
+        ("a.txt", "\n", "holds no text"),
+    ],
+)
+def test_faults_are_named_with_their_line(tmp_path, name, text, message):
+    with pytest.raises(DataError, match=message):
+        read_texts(write(tmp_path / name, text))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_texts(tmp_path / "gone.txt")

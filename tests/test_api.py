@@ -1,0 +1,148 @@
+"""What a program that imports the package relies on."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import subprocess
+import sys
+import typing
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import asr
+from asr import audio
+from asr.errors import AudioError, InputTypeError
+from asr.model import checkpoint
+
+
+@pytest.fixture(scope="module")
+def english():
+    return asr.load(device="cpu")
+
+
+@pytest.fixture
+def speech(data) -> np.ndarray:
+    return soundfile.read(data / "1737-146161-0009.flac", dtype="float32")[0]
+
+
+def test_importing_is_light():
+    code = "import asr, sys; print(*({'torch', 'numpy', 'lightning', 'librosa', 'silero_vad'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_a_model_is_loaded_and_used(model, data, tmp_path):
+    checkpoint.save(tmp_path / "mine.safetensors", model, {})
+    loaded = asr.load(tmp_path / "mine.safetensors", device="cpu")
+    transcript = loaded.transcribe(data / "1737-146161-0009.flac")
+    assert transcript.model == "mine"
+    assert transcript.source == str(data / "1737-146161-0009.flac")
+    assert asr.transcribe(data / "1737-146161-0009.flac", tmp_path / "mine.safetensors") == transcript
+    with pytest.raises(AudioError, match="nowhere"):
+        loaded.transcribe("nowhere.wav")
+
+
+def test_results_are_eager_frozen_typed_dataclasses(english, data):
+    transcript = english.transcribe(str(data / "1737-146161-0009.flac"))
+    for value in (transcript, transcript.segments[0], transcript.spans[0]):
+        assert is_dataclass(value)
+        assert type(value).__dataclass_params__.frozen
+        assert all(isinstance(field.type, str) and field.type for field in fields(value))
+    hints = typing.get_type_hints(type(transcript).to_dict)
+    assert hints["return"] == dict[str, typing.Any]
+    assert isinstance(transcript, asr.Transcript)
+    assert isinstance(transcript.text, str)
+    assert not inspect.isgenerator(transcript)
+    assert inspect.isgenerator(english.stream(data / "1737-146161-0009.flac"))
+
+
+def test_samples_come_with_their_rate(english, speech, data):
+    expected = english.transcribe(data / "1737-146161-0009.flac").segments
+    stereo = np.stack((speech, speech))
+    for samples in (
+        (speech, 16_000),
+        (speech.astype(np.float64), np.int64(16_000)),
+        (stereo, 16_000),
+        (torch.from_numpy(speech), 16_000),
+        (speech.tolist(), 16_000),
+        ((speech * 32768).astype(np.int16), 16_000),
+        audio.load(data / "1737-146161-0009.flac"),
+    ):
+        assert english.transcribe(samples).segments == expected
+    before = speech.copy()
+    english.transcribe((speech, 16_000))
+    assert np.array_equal(speech, before)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (np.zeros(16_000, np.float32), r"pass \(array, sample_rate\)"),
+        (torch.zeros(16_000), r"pass \(array, sample_rate\)"),
+        ((np.zeros((16_000, 2)), 16_000), "shape"),
+        ((np.zeros((1, 2, 3)), 16_000), "shape"),
+        ((0.5, 16_000), "shape"),
+        ((np.zeros(100), 0), "sample_rate"),
+        ((np.zeros(100), 16_000.0), "sample_rate"),
+        ((np.zeros(100), True), "sample_rate"),
+        ((np.zeros(100, complex), 16_000), "floats"),
+        ((np.zeros(100, np.uint8), 16_000), "floats"),
+        ((np.array(["a"]), 16_000), "floats"),
+        ((np.zeros(100), 16_000, 1), "got tuple"),
+        (b"RIFF", "got bytes"),
+        (None, "got NoneType"),
+        (7, "got int"),
+    ],
+)
+def test_what_is_no_audio_is_refused(english, source, message):
+    with pytest.raises(InputTypeError, match=message) as caught:
+        english.transcribe(source)
+    assert isinstance(caught.value, TypeError)
+    assert isinstance(caught.value, asr.AsrError)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_samples_that_are_no_sound_are_refused(english, speech, bad):
+    with pytest.raises(AudioError, match="array: holds samples"):
+        english.transcribe((np.append(speech, np.float32(bad)), 16_000))
+    with pytest.raises(AudioError, match="no audio samples"):
+        english.transcribe((np.zeros(0, np.float32), 16_000))
+
+
+def test_channels_are_heard_one_by_one(english, speech, data, tmp_path):
+    other = soundfile.read(data / "6848-252323-0001.flac", dtype="float32")[0][: len(speech)]
+    path = tmp_path / "call.wav"
+    soundfile.write(path, np.stack((speech, other), axis=1), 16_000)
+    assert audio.channels(path) == 2
+    for channel, samples in ((1, speech), (2, other)):
+        found = english.transcribe(path, channel=channel)
+        assert found.channel == channel
+        assert found.segments == english.transcribe((samples, 16_000)).segments
+        assert found.to_dict()["channel"] == channel
+    with pytest.raises(AudioError, match="has no channel 3: it has 2"):
+        english.transcribe(path, channel=3)
+    assert english.transcribe(path).channel is None
+
+
+def test_memory_does_not_grow_with_calls(english, speech):
+    """A leak of one waveform a call would be 6.4 MB."""
+
+    def resident() -> int:
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc to count memory")
+    short = (speech[:16_000], 16_000)
+    for _ in range(40):
+        english.transcribe(short)
+    before = resident()
+    for _ in range(100):
+        english.transcribe(short)
+    assert resident() - before < 4e6

@@ -1,0 +1,204 @@
+"""`asr check` as a whole: the small version of tools/planted_defects.py, and the command line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr.check import KINDS, check
+from asr.cli import main
+from asr.manifest import Manifest, Utterance, write_manifest
+
+ROOT = Path(__file__).parents[1]
+
+
+def planted_defects():
+    spec = importlib.util.spec_from_file_location("planted_defects", ROOT / "tools" / "planted_defects.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["planted_defects"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def recordings(manifest, tmp_path) -> list[Utterance]:
+    """The shipped utterances, and the same a little softer: 24 that differ in every sample."""
+    softer = []
+    for each in manifest:
+        waveform, rate = soundfile.read(each.audio_filepath)
+        path = tmp_path / f"softer-{each.id}.flac"
+        soundfile.write(path, 0.7 * waveform, rate)
+        softer.append(replace(each, id=f"softer-{each.id}", audio_filepath=str(path)))
+    return [*manifest, *softer]
+
+
+@pytest.fixture
+def asr(monkeypatch, capsys):
+    def run(*arguments: object):
+        monkeypatch.setattr(sys, "argv", ["asr", "check", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return ended.value.code or 0, output.out + output.err
+
+    return run
+
+
+def test_planted_defects_are_found_and_real_speech_is_left_alone(recordings, tmp_path):
+    tool = planted_defects()
+    # Of two dozen utterances the usual rate of speech is not known well enough; tested in test_check_text.py.
+    tool.SOUND.remove("wrong_rate")
+    tool.TEXT[:] = ["no_text", "odd_characters"]  # the others take a model, tested below
+    tally = tool.Tally()
+    clean = tool.measure(recordings, tmp_path, 2, 0, tally, lambda manifests, listen: check(manifests))
+    assert set(tally.planted) == {*tool.SOUND, *tool.TEXT, *tool.COPIES, *tool.LEAKS}
+    missed = {kind: tally.named[kind] for kind in tally.planted if tally.named[kind] < tally.planted[kind]}
+    assert sum(tally.named.values()) >= 0.95 * sum(tally.planted.values()), missed
+    assert not clean.offenders(0).any(), [finding for finding in clean.findings if finding.offends]
+
+
+def spoil(manifest: Manifest, folder: Path) -> Path:
+    """Write a manifest of five utterances: two sound, an unreadable one, a silent one, and one without text."""
+    first, second, third, fourth, fifth = list(manifest)[:5]
+    soundfile.write(folder / "silent.wav", np.zeros(16_000), 16_000)
+    (folder / "noise.flac").write_bytes(b"this is not audio")
+    bad = [
+        replace(third, audio_filepath=str(folder / "noise.flac")),
+        replace(fourth, audio_filepath=str(folder / "silent.wav"), duration=1.0),
+        replace(fifth, text="<b>& -"),
+    ]
+    write_manifest(folder / "train.jsonl", [first, second, *bad])
+    return folder / "train.jsonl"
+
+
+class Page(HTMLParser):
+    """Collects tags and links; raises nothing, so unclosed tables are counted by the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
+
+
+def test_command_writes_reports_and_the_manifest_without_offenders(asr, manifest, tmp_path):
+    path = spoil(manifest, tmp_path)
+    clean, report = tmp_path / "out" / "clean.jsonl", tmp_path / "report"
+    code, output = asr(path, "--write-clean", clean, "--report", report, "--json", tmp_path / "found.json")
+    assert code == 1, output
+    assert "3 of 5 with errors or warnings" in output
+    assert [each.id for each in Manifest.load(clean)] == [each.id for each in list(manifest)[:2]]
+    assert not list(clean.parent.glob(".*")), "a temporary file stayed behind"
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found == json.loads((report / "report.json").read_text(encoding="utf-8"))
+    kinds = {(entry["kind"], entry["id"]) for entry in found["findings"]}
+    rows = [each.id for each in Manifest.load(path)]
+    assert {("unreadable", rows[2]), ("silent", rows[3])} <= kinds
+    html = (report / "report.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(html)
+    assert not [link for link in page.links if not link.startswith(("#", "file://"))], "it needs the network"
+    assert (tmp_path / "noise.flac").as_uri() in page.links
+    assert page.tags.count("svg") >= 5
+    assert "<b>" not in html
+    assert "&lt;b&gt;&amp; -" in html
+    assert not re.search(r"<script|https?://", html)
+    code, output = asr(clean, "--write-clean", tmp_path / "again.jsonl")
+    assert code == 0, output
+    assert [each.id for each in Manifest.load(tmp_path / "again.jsonl")] == rows[:2]
+
+
+def test_wrong_commands_are_refused_before_the_work(asr, manifest, tmp_path):
+    path = spoil(manifest, tmp_path)
+    for arguments, message in [
+        ((path, "--write-clean", path), "must name another place"),
+        ((path, "--write-clean", tmp_path), "is a folder"),
+        ((path, tmp_path / "x" / "train.jsonl", "--write-clean", tmp_path / "o"), "two manifests have the same"),
+        ((tmp_path / "gone.jsonl",), "no such manifest"),
+        ((path, "--model", "gone.safetensors"), "no such checkpoint"),
+        ((path, "--tokenizer", "gone.model"), "cannot be read"),
+        ((path, "--tokenizer", path), "not a SentencePiece model"),
+    ]:
+        code, output = asr(*arguments)
+        assert code == 2, output
+        assert message in output
+        assert "Traceback" not in output
+
+
+def test_nothing_is_written_where_nothing_is_left(asr, manifest, tmp_path):
+    write_manifest(tmp_path / "a.jsonl", [replace(manifest[0], text="")])
+    code, output = asr(tmp_path / "a.jsonl", "--write-clean", tmp_path / "b.jsonl")
+    assert code == 1
+    assert "not written" in output
+    assert not (tmp_path / "b.jsonl").exists()
+
+
+def test_leaks_are_held_against_the_manifest_named_first(asr, manifest, tmp_path):
+    rows = list(manifest)
+    write_manifest(tmp_path / "train.jsonl", [*rows[:6], replace(rows[8], speaker="a")])
+    write_manifest(tmp_path / "test.jsonl", [replace(each, speaker="b") for each in rows[6:]])
+    code, output = asr(tmp_path / "train.jsonl", tmp_path / "test.jsonl", "--write-clean", tmp_path / "clean")
+    assert code == 1, output
+    assert [each.id for each in Manifest.load(tmp_path / "clean" / "train.jsonl")] == [each.id for each in rows[:6]]
+    assert len(Manifest.load(tmp_path / "clean" / "test.jsonl")) == 6
+
+
+def test_tokenizer_says_what_cannot_be_aligned_or_written(asr, manifest, tokenizer, tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(tokenizer.model)
+    rows = list(manifest)[:4]
+    rows[1] = replace(rows[1], text=rows[1].text * 6)  # 222 characters in 3.985 s, of which 100 fit
+    rows[2] = replace(rows[2], text=rows[2].text + " ÅSE")
+    write_manifest(tmp_path / "train.jsonl", rows)
+    code, _ = asr(tmp_path / "train.jsonl", "--tokenizer", tmp_path / "tokenizer.model", "--json", tmp_path / "f.json")
+    assert code == 1
+    found = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
+    assert {(entry["kind"], entry["id"]) for entry in found["findings"]} == {
+        ("infeasible", rows[1].id),
+        ("odd_characters", rows[2].id),
+    }
+    assert not any("infeasible" in note for note in found["notes"])
+
+
+def test_processes_change_nothing_and_every_kind_is_explained(recordings, tmp_path):
+    rows = [replace(each, id=f"{copy}-{each.id}") for copy in range(3) for each in recordings]  # 72: worth processes
+    write_manifest(tmp_path / "train.jsonl", rows)
+    manifest = Manifest.load(tmp_path / "train.jsonl")
+    steps: list[int] = []
+    alone, together = check([manifest]), check([manifest], jobs=2, progress=steps.append)
+    assert alone.findings == together.findings
+    assert np.array_equal(alone.facts[0], together.facts[0])
+    assert sum(steps) == 72
+    assert {finding.kind for finding in alone.findings} <= set(KINDS)
+    assert sum(finding.kind == "duplicate_audio" for finding in alone.findings) == 48
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ")
+def test_an_interrupt_ends_it_with_all_its_processes(manifest, tmp_path):
+    rows = [replace(each, id=f"{copy}-{each.id}") for copy in range(2000) for each in manifest]
+    write_manifest(tmp_path / "train.jsonl", rows)
+    command = [sys.executable, "-m", "asr.cli", "check", str(tmp_path / "train.jsonl"), "--jobs", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        time.sleep(4)
+        assert process.poll() is None, process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    with pytest.raises(ProcessLookupError):  # nobody is left of its group
+        os.killpg(process.pid, 0)
