@@ -186,9 +186,10 @@ def _between(begin: float, end: float, loudness: NDArray[np.float64]) -> tuple[f
     edges = np.flatnonzero(np.diff(silent, prepend=False, append=False)).reshape(-1, 2)
     if not len(edges):
         return None
-    start, stop = edges[np.argmax(edges[:, 1] - edges[:, 0])] + first
+    start, stop = (edges[np.argmax(edges[:, 1] - edges[:, 0])] + first).tolist()
     if stop - start < SHORTEST_PAUSE * LOUDNESS_RATE:
         return None
+    start -= 1  # the first quiet value's window begins half a window after the sound has ended
     return max(begin, start / LOUDNESS_RATE), min(end, stop / LOUDNESS_RATE)
 
 

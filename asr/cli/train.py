@@ -20,7 +20,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run from its last checkpoint.")] = False,
     init_from: Annotated[
         Path | None,
-        typer.Option("--init-from", help="Begin a new run with this checkpoint's weights; `embedded` is the package's."),
+        typer.Option("--init-from", help="Begin a new run with this checkpoint; `embedded` is the package's."),
     ] = None,
 ) -> None:
     """Train a model; it ends up in the run folder as model.safetensors."""

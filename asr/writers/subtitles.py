@@ -138,7 +138,7 @@ def _fits(words: list[Word], options: SubtitleOptions) -> bool:
 
 
 def _cost(words: list[Word], begin: int, end: int, options: SubtitleOptions) -> float:
-    """Half for the cue, up to one for the room it leaves, and up to one for ending where nothing ends."""
+    """Half for the cue, up to one for the room it leaves, and up to two for ending where nothing ends."""
     length = sum(len(word.text) + 1 for word in words[begin:end]) - 1
     empty = max(0.0, 1 - length / (options.max_line_width * options.max_line_count))
     last = words[end - 1].text
@@ -147,7 +147,7 @@ def _cost(words: list[Word], begin: int, end: int, options: SubtitleOptions) -> 
     elif last.endswith(CLAUSE_ENDS) or words[end].start - words[end - 1].end >= SHORT_PAUSE:
         torn = 0.3
     else:
-        torn = 1.0
+        torn = 2.0
     return 0.5 + empty**2 + torn
 
 

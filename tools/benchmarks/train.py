@@ -14,9 +14,10 @@ from pathlib import Path
 from rich.console import Console
 
 from asr.config import compose
+from asr.evaluation.results import commit
 from asr.training.config import TrainConfig
 from asr.training.fit import train
-from asr.training.provenance import commit, hardware
+from asr.training.provenance import hardware
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
