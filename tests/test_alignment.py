@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from examples import DATA, small_config
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -125,6 +125,7 @@ def test_words_without_sound_and_unknown_characters_have_times(tokenizer: Tokeni
     assert found.words[2].confidence == 0.0
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(TOKENIZERS)),
     st.lists(st.sampled_from(["we", "need", "a", "7", "—", "it's", "x3", "...", "OK"]), max_size=9),
@@ -145,6 +146,7 @@ def test_whatever_is_said_every_word_has_times(kind: str, words: list[str], fram
     assert found.spread == (not (tokens and room))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(TOKENIZERS)), st.lists(st.integers(0, 79), max_size=30))
 def test_tokens_become_the_words_of_the_decoded_text(kind: str, numbers: list[int]) -> None:
     tokenizer = TOKENIZERS[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pysrt
@@ -91,4 +92,4 @@ def test_subtitle_options_change_the_subtitles(data: Path) -> None:
     assert max(len(cue.text.splitlines()) for cue in usual) == 2
     assert max(len(cue.text.splitlines()) for cue in single) == 1
     assert max(cue.duration.ordinal for cue in usual) > 2000 >= max(cue.duration.ordinal for cue in short)
-    assert all(later.start.ordinal - cue.end.ordinal >= 500 for cue, later in zip(apart, apart[1:], strict=False))
+    assert all(later.start.ordinal - cue.end.ordinal >= 500 for cue, later in pairwise(apart))

@@ -139,7 +139,7 @@ def test_greedy_decoding_takes_the_likeliest_word_each_time(variant: str) -> Non
 
 
 def test_training_lowers_the_loss(folder: Path) -> None:
-    settings = replace(MINIATURE, steps=60, longest=1)
+    settings = replace(MINIATURE, steps=100, longest=1, dim=32)
     recordings, vocabulary = long_range.read(folder / "train.jsonl", None, settings.mels)
     torch.manual_seed(0)
     model = long_range.ChainModel("dot", len(vocabulary), settings)

@@ -11,7 +11,7 @@ import jsonschema
 import pysrt
 import pytest
 import webvtt
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from praatio import textgrid
 
@@ -219,6 +219,7 @@ def test_unique_stems_number_what_collides() -> None:
     assert writers.unique_stems(sources) == ["talk", "talk-2", "TALK-3", "talk-2-2", "solo.v1", "talk-4"]
 
 
+@settings(deadline=None)
 @given(st.lists(NAMES, max_size=12))
 def test_unique_stems_never_share_a_file(sources: list[str]) -> None:
     stems = writers.unique_stems(sources)
@@ -275,6 +276,7 @@ OPTIONS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(transcripts(), OPTIONS)
 def test_cues_keep_every_word_and_every_rule(transcript: Transcript, options: SubtitleOptions) -> None:
     cues = make_cues(transcript, options)
@@ -290,6 +292,7 @@ def test_cues_keep_every_word_and_every_rule(transcript: Transcript, options: Su
         assert after.start - before.end >= 1000 * options.min_gap
 
 
+@settings(deadline=None)
 @given(transcripts())
 def test_subtitles_read_back(transcript: Transcript) -> None:
     cues = make_cues(transcript, SubtitleOptions())
@@ -345,6 +348,7 @@ def test_impossible_subtitles_are_refused(wrong: dict[str, float]) -> None:
         SubtitleOptions(**wrong)  # type: ignore[arg-type]
 
 
+@settings(deadline=None)
 @given(transcripts())
 def test_a_textgrid_reads_back_in_praatio(tmp_path_factory: pytest.TempPathFactory, transcript: Transcript) -> None:
     path = writers.write(transcript, tmp_path_factory.mktemp("grid"), "textgrid", "talk")

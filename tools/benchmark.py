@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-COMMANDS = ("data", "decode", "long-audio", "manifest", "model", "plan", "train", "train-step")
+COMMANDS = ("data", "decode", "long-audio", "manifest", "model", "plan", "train", "train-step", "word-times")
 
 
 def main() -> None:

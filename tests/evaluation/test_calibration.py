@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.evaluation.calibration import BINS, auroc, calibration_error, measure_confidence
@@ -19,6 +19,7 @@ OUTCOMES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(OUTCOMES)
 def test_auroc_is_scikit_learns(outcomes: list[tuple[float, bool]]) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
@@ -29,6 +30,7 @@ def test_auroc_is_scikit_learns(outcomes: list[tuple[float, bool]]) -> None:
         assert auroc(confidences, right) == pytest.approx(metrics.roc_auc_score(right, confidences), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(OUTCOMES)
 def test_calibration_error_is_the_sum_over_bins(outcomes: list[tuple[float, bool]]) -> None:
     error, bins = calibration_error(np.array([each[0] for each in outcomes]), np.array([each[1] for each in outcomes]))
@@ -67,7 +69,7 @@ def test_words_are_right_where_the_alignment_has_a_hit() -> None:
 def test_the_embedded_model_knows_what_it_knows(manifest: Manifest) -> None:
     result = evaluate(Transcriber.load(vad=False), manifest)
     confidence = result["confidence"]
-    assert confidence["words"] == sum(len(row["word_confidences"]) for row in result["results"]) > 200
+    assert confidence["words"] == sum(len(row["word_confidences"]) for row in result["results"]) > 150
     assert all([word for word, _ in row["word_confidences"]] == row["hypothesis"].split() for row in result["results"])
     hits = confidence["right"] * confidence["words"]
     assert round(hits) == result["words"] - result["substitutions"] - result["deletions"]

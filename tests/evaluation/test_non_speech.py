@@ -39,7 +39,10 @@ def test_the_colours_of_noise(signals):
 def test_words_are_counted(english, data, signals, tmp_path):
     """Speech declared to be none is the only way to know that the count is not always nought."""
     soundfile.write(tmp_path / "rain.wav", signals["pink noise"], 16_000)
-    rows = [Utterance("rain", str(tmp_path / "rain.wav"), 8.0), Utterance("talk", str(data / "1737-146161-0009.flac"), 2.175)]
+    rows = [
+        Utterance("rain", str(tmp_path / "rain.wav"), 8.0),
+        Utterance("talk", str(data / "1737-146161-0009.flac"), 2.175),
+    ]
     write_manifest(tmp_path / "noise.jsonl", rows)
     result = measure_non_speech(english, Manifest.load(tmp_path / "noise.jsonl"))
     heard = english.transcribe(data / "1737-146161-0009.flac").text.split()
