@@ -9,8 +9,8 @@ workers, ranks can run dry at different steps, and a restart reads again what wa
 that cheap only for its own readers. Plain tar with byte offsets keeps random access, has no pickle and no second kind
 of data set, and `tar` can list and unpack it.
 
-The order within shards is shuffled once, so that each shard is a sample of the corpus. `plan_epoch_of_shards` then
-keeps the reading local: it plans a few shards at a time.
+The order within shards is shuffled once, so that each shard is a sample of the corpus. An epoch reads here and there in
+all of them: where storage is slow to seek, copy the shards to a local disk first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ import soundfile
 from numpy.typing import NDArray
 
 from asr.audio import MEMBER, Audio, duration, load, open_file
-from asr.batching import plan_epoch
 from asr.errors import AudioError, DataError
 from asr.manifest import Manifest, Utterance, write_manifest
 
@@ -159,56 +158,3 @@ def _encode(audio: Audio) -> tuple[bytes, str]:
             return content.getvalue(), ".flac"
     soundfile.write(content, audio.waveform.T, audio.sample_rate, format="WAV", subtype="FLOAT")
     return content.getvalue(), ".wav"
-
-
-def shard_numbers(manifest: Manifest) -> NDArray[np.int64]:
-    """Number the shard that each utterance lies in, from 0 on in the order of the manifest.
-
-    Raises:
-        DataError: an utterance lies in no shard.
-    """
-    shards: dict[str, int] = {}
-    numbers = []
-    for path in manifest.table["audio_filepath"].to_pylist():
-        if not (member := MEMBER.fullmatch(path)):
-            raise DataError(f"{manifest.origin}: {path} is not in a shard: write shards with `asr manifest shard`")
-        numbers.append(shards.setdefault(member["shard"], len(shards)))
-    return np.array(numbers)
-
-
-def plan_epoch_of_shards(
-    shards: NDArray[np.int64],
-    durations: NDArray[np.float64],
-    budget: float,
-    seed: int,
-    epoch: int,
-    ranks: int = 1,
-    together: int = 16,
-) -> list[list[NDArray[np.int64]]]:
-    """Plan one epoch so that few shards are read at a time; otherwise just as `plan_epoch`, whose promises it keeps.
-
-    The shards are shuffled and taken some at a time; the utterances of those are planned as a small epoch of their own.
-
-    Args:
-        shards: the shard of each utterance, as `shard_numbers` gives it.
-        durations: seconds of each utterance as it will be loaded.
-        budget: most seconds of padded audio in one batch.
-        seed: draws the order.
-        epoch: draws another order each epoch.
-        ranks: number of processes that train together.
-        together: about how many shards are read at a time.
-
-    Returns:
-        For each rank its batches, each an array of row numbers.
-
-    Raises:
-        DataError: as `plan_epoch`.
-    """
-    names = np.random.default_rng([seed, epoch]).permutation(np.unique(shards))
-    plan: list[list[NDArray[np.int64]]] = [[] for _ in range(ranks)]
-    for window, chosen in enumerate(np.array_split(names, max(1, len(names) // together))):
-        rows = np.flatnonzero(np.isin(shards, chosen))
-        own_seed = int(np.random.SeedSequence([seed, epoch, window]).generate_state(1)[0])
-        for batches, part in zip(plan, plan_epoch(durations[rows], budget, own_seed, epoch, ranks), strict=True):
-            batches += [rows[batch] for batch in part]
-    return plan

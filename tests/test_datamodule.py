@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 from asr.augment import AugmentConfig, Augmenter
 from asr.datamodule import (
     DataConfig,
-    FollowData,
     PlanSampler,
     SpeechDataModule,
     SpeechDataset,
@@ -25,6 +24,7 @@ from asr.datamodule import (
 )
 from asr.errors import ConfigError, DataError
 from asr.manifest import write_manifest
+from asr.training.follow_data import FollowData
 
 
 def batches(manifest, tokenizer, workers: int, epoch: int = 1, seed: int = 7):

@@ -11,16 +11,13 @@ import pytest
 import soundfile
 import torch
 from examples import DATA
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from asr import shards
 from asr.audio import MEMBER, duration, load_mono, stream
-from asr.batching import padding_share, plan_epoch
 from asr.datamodule import DataConfig, SpeechDataModule
 from asr.errors import AudioError, DataError
 from asr.manifest import Manifest, Utterance, write_manifest
-from asr.shards import plan_epoch_of_shards, shard_numbers, write_shards
+from asr.shards import write_shards
 
 FLAC = DATA / "1737-146161-0009.flac"
 SECONDS_PER_SHARD = 10 / 3600
@@ -182,65 +179,3 @@ def test_missing_shard_and_damaged_member_are_one_line(sharded, tmp_path):
     assert member
     with pytest.raises(AudioError, match="damaged or truncated"):
         load_mono(f"{member['shard']}:{member['start']}:{int(member['size']) // 2}")
-
-
-# The plan
-
-
-def test_shards_of_utterances(corpus, sharded):
-    numbers = shard_numbers(sharded)
-    assert numbers.tolist() == sorted(numbers.tolist())
-    assert len(set(numbers.tolist())) == len({u.audio_filepath.split(".tar:")[0] for u in sharded})
-    with pytest.raises(DataError, match="is not in a shard: write shards with `asr manifest shard`"):
-        shard_numbers(corpus)
-
-
-plans = {
-    "rows": st.integers(60, 400),
-    "count": st.integers(1, 12),
-    "seed": st.integers(0, 99),
-    "epoch": st.integers(0, 5),
-    "ranks": st.integers(1, 3),
-    "together": st.integers(1, 4),
-}
-
-
-@settings(max_examples=60, deadline=None)
-@given(**plans)
-def test_plan_keeps_every_promise(rows, count, seed, epoch, ranks, together):
-    draw = np.random.default_rng(seed)
-    durations, where = draw.uniform(1, 20, rows), np.sort(np.arange(rows) % count)
-    arguments = (where, durations, 60.0, seed, epoch)
-    plan = plan_epoch_of_shards(*arguments, ranks=ranks, together=together)
-    assert len({len(batches) for batches in plan}) == 1  # equal steps
-    everything = np.concatenate([np.concatenate(batches) for batches in plan])
-    assert sorted(everything.tolist()) == list(range(rows))  # each once
-    assert all(durations[batch].max() * len(batch) <= 60 for batches in plan for batch in batches)
-    again = plan_epoch_of_shards(*arguments, ranks=ranks, together=together)
-    assert all(np.array_equal(a, b) for x, y in zip(plan, again, strict=True) for a, b in zip(x, y, strict=True))
-    # The order over all ranks does not hang on their number: it is that of one rank, cut differently.
-    steps = [batch for step in zip(*plan, strict=True) for batch in step]
-    single = plan_epoch_of_shards(*arguments, ranks=1, together=together)[0]
-    assert np.array_equal(np.concatenate(steps), np.concatenate(single))
-
-
-def test_plan_reads_few_shards_at_a_time_with_little_padding():
-    draw = np.random.default_rng(0)
-    rows, count, together = 40_000, 80, 16
-    durations = np.clip(draw.gamma(9, 1.4, rows), 1.5, 24)
-    where = np.repeat(np.arange(count), rows // count)
-    local = plan_epoch_of_shards(where, durations, 300.0, 1, 2, together=together)[0]
-    anywhere = plan_epoch(durations, 300.0, 1, 2)[0]
-
-    def open_at_once(batches) -> int:
-        """The most shards that have been begun and are still needed, at any step."""
-        steps = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
-        shard = where[np.concatenate(batches)]
-        first, last = (np.array([getattr(steps[shard == s], f)() for s in range(count)]) for f in ("min", "max"))
-        return max(int(((first <= step) & (last >= step)).sum()) for step in range(len(batches)))
-
-    assert open_at_once(local) == together
-    assert open_at_once(anywhere) == count
-    assert padding_share(durations, local) < padding_share(durations, anywhere) + 0.01 < 0.06
-    other = plan_epoch_of_shards(where, durations, 300.0, 1, 3, together=together)[0]
-    assert not np.array_equal(np.concatenate(local)[:500], np.concatenate(other)[:500])

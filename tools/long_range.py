@@ -316,7 +316,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Plot error against length: the mean over the seeds as a line, lowest to highest as a band."""
+    """Plot error against length: the mean over the seeds as a bold line, each seed as a thin one."""
     from matplotlib.figure import Figure
 
     settings = result["settings"]
@@ -326,12 +326,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for (variant, name), style in zip(VARIANTS.items(), ("C3s--", "C1^--", "C0o-", "C2D-"), strict=True):
         rates = _rates(result, variant)
         axes.plot(lengths, rates.mean(axis=0), style, label=name)
-        axes.fill_between(lengths, rates.min(axis=0), rates.max(axis=0), color=style[:2], alpha=0.15, linewidth=0)
+        axes.plot(lengths, rates.T, color=style[:2], alpha=0.35, linewidth=0.8)
     axes.axvspan(lengths[0], settings["longest"], color="0.93", zorder=0)
     axes.text(settings["longest"] - 0.05, 2, "lengths trained on", ha="right", color="0.4")
     axes.set(xlabel="words in the chain", ylabel="word error rate (%)", xticks=lengths, ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside upper center", ncols=2)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
 

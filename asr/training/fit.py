@@ -28,7 +28,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from asr.audio import load_mono
 from asr.batching import Budget
 from asr.config import build
-from asr.datamodule import FollowData, SpeechDataModule, load_manifests
+from asr.datamodule import SpeechDataModule, load_manifests
 from asr.errors import ConfigError, DataError
 from asr.manifest import Manifest
 from asr.model import checkpoint as checkpoints
@@ -39,6 +39,7 @@ from asr.training.config import TrainConfig
 from asr.training.diagnosis import Diagnosis
 from asr.training.export import ExportBest
 from asr.training.finetune import begin_with, merged, restrict
+from asr.training.follow_data import FollowData
 from asr.training.memory import measure_budget
 from asr.training.meter import Meter
 from asr.training.module import RecognizerModule

@@ -15,11 +15,12 @@ from lightning.pytorch.callbacks import Callback
 from torch.multiprocessing import ProcessRaisedException
 
 from asr.augment import AugmentConfig
-from asr.datamodule import DataConfig, FollowData, SpeechDataModule
+from asr.datamodule import DataConfig, SpeechDataModule
 from asr.decoding import DecodingOptions
 from asr.manifest import Utterance, write_manifest
 from asr.model.recognizer import Recognizer
 from asr.training.config import OptimizerConfig
+from asr.training.follow_data import FollowData
 from asr.training.module import RecognizerModule
 
 EPOCHS = 2

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from examples import small_config
+
+from asr.errors import CheckpointError
+from asr.model import checkpoint
+from asr.model.average import average
+from asr.model.recognizer import Recognizer
+
+
+def test_the_average_is_the_mean_of_every_weight(tokenizer, tmp_path):
+    states = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = Recognizer(small_config(), tokenizer)
+        states.append(model.state_dict())
+        checkpoint.save(tmp_path / f"{seed}.safetensors", model, {"metrics": {"wer": 0.5}, "data": {"hours": 1}})
+    model, about = average([tmp_path / f"{seed}.safetensors" for seed in range(3)])
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(weight, torch.stack([state[name] for state in states]).mean(0), atol=1e-6, rtol=0)
+    assert about == {"data": {"hours": 1}, "averaged": ["0.safetensors", "1.safetensors", "2.safetensors"]}
+
+
+def test_models_that_do_not_fit_together_are_refused(tokenizer, tmp_path):
+    for name, config in (("one", small_config()), ("two", small_config(layers=1))):
+        checkpoint.save(tmp_path / f"{name}.safetensors", Recognizer(config, tokenizer), {})
+    with pytest.raises(CheckpointError, match=r"two\.safetensors: has another architecture or tokenizer"):
+        average([tmp_path / "one.safetensors", tmp_path / "two.safetensors"])

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from runs import TINY, composed
+
+from asr.config import compose
+from asr.errors import ConfigError
+from asr.model.inspection import attention_weights
+from asr.model.recognizer import Recognizer
+from asr.training.config import TrainConfig
+from asr.training.diagnosis import progress
+from asr.training.fit import train
+
+
+def test_progress_tells_a_head_that_moves_forward_from_others():
+    """Ten tokens over thirty frames: one head follows, one goes back, one looks at one place, one everywhere."""
+    places = torch.arange(11) * 3
+    forward = torch.nn.functional.one_hot(places.clamp(max=29), 30).float()
+    heads = torch.stack((forward, forward.flip(0), forward[:1].expand(11, 30), torch.full((11, 30), 1 / 30)))
+    found = progress(heads[:, None], torch.tensor([10]))
+    assert found.tolist() == pytest.approx([1.0, -1.0, 0.0, 0.0], abs=1e-3)
+
+
+def test_short_texts_do_not_count():
+    assert progress(torch.rand(2, 1, 3, 9), torch.tensor([2])).tolist() == [0.0, 0.0]
+
+
+def test_every_attention_layer_is_recorded_and_each_row_sums_to_one(tokenizer):
+    from examples import small_config, waveforms
+
+    torch.manual_seed(0)
+    model = Recognizer(small_config(positions="relative"), tokenizer).eval()
+    waveform, lengths = waveforms("1737-146161-0009", "3947-13262-0016")
+    plain, _ = model.encode(waveform, lengths)
+    with attention_weights(model) as weights:
+        encoder_out, frames = model.encode(waveform, lengths)
+        model.decoder(torch.tensor([[2, 5, 6], [2, 7, 8]]), encoder_out, frames)
+    assert len(weights) == 2 + 2 * 2  # two encoder layers, and two in each of two decoder layers
+    for name, weight in weights.items():
+        assert weight.shape[:2] == (2, 2), name
+        torch.testing.assert_close(weight.sum(-1), torch.ones(weight.shape[:-1]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder_out, plain, atol=1e-5, rtol=1e-4)
+    weights.clear()
+    model.encode(waveform, lengths)
+    assert not weights  # nothing is recorded afterwards
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, request) -> Path:
+    """The folder of a run of two epochs whose heads have learnt nothing yet."""
+    from asr.manifest import Manifest, write_manifest
+
+    folder = tmp_path_factory.mktemp("diagnosis")
+    shipped = Manifest.load(Path(__file__).parents[1] / "data" / "manifest.jsonl")
+    write_manifest(folder / "few.jsonl", sorted(shipped, key=lambda utterance: utterance.duration)[:4])
+    steps = (*TINY, "training.epochs=2", "training.check_after=2", "data.batch_seconds=15", "training.profile=true")
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    logging.getLogger("asr").addHandler(handler)
+    train(composed("mini_librispeech", folder / "few.jsonl", folder / "run", *steps, "optimizer.learning_rate=0.03"))
+    logging.getLogger("asr").removeHandler(handler)
+    (folder / "said.txt").write_text("\n".join(records))
+    return folder
+
+
+def test_a_run_leaves_behind_what_it_heard_and_how_it_went(finished):
+    run = finished / "run"
+    samples = (run / "samples.txt").read_text()
+    assert samples.count("  said   ") == samples.count("  heard  ") >= 4
+    assert {path.name for path in (run / "pictures").iterdir()} == {"epoch-001.png", "epoch-002.png"}
+    for picture in (*(run / "pictures").iterdir(), run / "curves.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "torch==" in (run / "environment.txt").read_text()
+    assert yaml.safe_load((run / "config.yaml").read_text())["training"]["check_after"] == 2
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    shown = {key for row in rows for key, value in row.items() if value}
+    assert {"valid/wer", "valid/blank_share", "valid/attention_progress", "train/loss"} <= shown
+    assert list(run.glob("*profile*"))
+
+
+def test_a_head_that_is_stuck_is_said_to_be(finished):
+    said = (finished / "said.txt").read_text()
+    assert "no attention head moves forward through the audio after 2 steps" in said
+
+
+def test_a_run_ends_early_when_nothing_gets_better(eight, tmp_path):
+    steps = (*TINY, "training.epochs=30", "training.patience=2", "optimizer.learning_rate=1e-9")
+    train(composed("mini_librispeech", eight, tmp_path / "run", *steps))
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        epochs = [int(row["epoch"]) for row in csv.DictReader(file) if row["valid/wer"]]
+    assert epochs == [0, 1, 2]
+
+
+def test_a_logger_that_is_not_installed_is_one_line(eight, tmp_path):
+    config = composed("mini_librispeech", eight, tmp_path / "run", *TINY, "training.loggers=[wandb]")
+    with pytest.raises(ConfigError, match=r"training\.loggers: .*wandb"):
+        train(config)
+
+
+@pytest.mark.parametrize("mode", ["overfit", "fast", "profile"])
+def test_debug_modes_are_changes_that_later_overrides_may_change_again(mode):
+    plain = compose(TrainConfig, "mini_librispeech")
+    changed = compose(TrainConfig, "mini_librispeech", [f"debug={mode}", "training.seed=7"])
+    assert changed.training != plain.training
+    again = compose(TrainConfig, "mini_librispeech", [f"debug={mode}", "training.epochs=77"])
+    assert again.training.epochs == 77
+    with pytest.raises(ConfigError, match="no debug mode 'overfitt'; did you mean 'overfit'"):
+        compose(TrainConfig, "mini_librispeech", ["debug=overfitt"])
