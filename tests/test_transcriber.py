@@ -13,6 +13,7 @@ from examples import DATA
 
 import asr
 from asr.audio import SAMPLE_RATE
+from asr.decoding import DecodingOptions
 from asr.errors import ConfigError
 from asr.evaluation.wer import score
 from asr.normalize import get_normalizer
@@ -148,10 +149,12 @@ def test_memory_does_not_grow_with_the_recording(transcriber, talk, tmp_path):
     assert max(memory[2:]) - memory[1] < 50e6
 
 
-def test_threads_get_what_one_gets(english, talk):
-    samples = [(talk[first * SAMPLE_RATE :][: 15 * SAMPLE_RATE], SAMPLE_RATE) for first in (0, 20, 40)] * 2
-    alone = [english.transcribe(each) for each in samples]
-    assert english.transcribe_batch(samples, jobs=3) == alone
+@pytest.mark.parametrize("mode", ["ctc", "attention"])
+def test_threads_get_what_one_gets(english, talk, mode):
+    transcriber = Transcriber(english.model, DecodingOptions(mode=mode))
+    samples = [(talk[first * SAMPLE_RATE :][: 10 * SAMPLE_RATE], SAMPLE_RATE) for first in (0, 20, 40)] * 3
+    alone = [transcriber.transcribe(each) for each in samples[:3]] * 3
+    assert transcriber.transcribe_batch(samples, jobs=3) == alone
 
 
 def test_one_bad_input_does_not_stop_the_others(transcriber, data):

@@ -6,6 +6,7 @@ it heard one. Its count of tokens therefore bounds the decoder's.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -82,11 +83,14 @@ def _looks(model: Recognizer, inputs: Tensor, encoder_out: Tensor, lengths: Tens
     looks: list[Tensor] = []
     frames = torch.arange(encoder_out.shape[1], device=encoder_out.device, dtype=torch.float32)
 
+    thread = threading.get_ident()  # others may run the same model meanwhile, and are not to be heard here
+
     def ask(_: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return args, keywords | {"return_weights": True}
+        return args, keywords | {"return_weights": True} if threading.get_ident() == thread else keywords
 
     def keep(_: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        looks.append(output[1].float() @ frames)
+        if threading.get_ident() == thread:
+            looks.append(output[1].float() @ frames)
 
     with ExitStack() as hooks:  # the fused attention has no weights to show; for this pass it is not used
         for block in model.decoder.blocks:
