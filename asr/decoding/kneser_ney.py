@@ -84,7 +84,7 @@ def _count(texts: list[list[int]], order: int, vocabulary: int) -> list[_Counted
     levels = [_Counted(every[:, None], 0 * every, every, np.bincount(stream, minlength=vocabulary))]
     ranks = stream  # of the n-gram that begins at each place
     for n in range(2, order + 1):
-        places = np.flatnonzero(sentence[: len(stream) - n + 1] == sentence[n - 1 :])
+        places = np.flatnonzero(sentence[: max(0, len(stream) - n + 1)] == sentence[n - 1 :])
         keys = ranks[places] * vocabulary + stream[places + n - 1]
         names, first, inverse, seen = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
         context, last = names // vocabulary, names % vocabulary

@@ -178,7 +178,7 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
         max_epochs=training.epochs,
         limit_train_batches=training.batches or None,
         limit_val_batches=training.batches or None,
-        check_val_every_n_epoch=training.validate_every,
+        check_val_every_n_epoch=min(training.validate_every, training.epochs),
         accumulate_grad_batches=config.optimizer.accumulate,
         gradient_clip_val=config.optimizer.gradient_clip or None,
         use_distributed_sampler=False,  # the plan already gives each rank its share

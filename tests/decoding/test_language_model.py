@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from decoding.oracles import text_probabilities
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr.decoding import DecodingOptions
@@ -88,6 +88,7 @@ def test_the_estimate_is_the_textbooks(order):
                 written = (*written, token)
 
 
+@example(texts=[[4]], order=5, cutoff=0, walk=[])  # shorter than the order
 @settings(max_examples=30, deadline=None)
 @given(
     texts=st.lists(st.lists(st.integers(4, 8), min_size=1, max_size=9), min_size=1, max_size=8),
