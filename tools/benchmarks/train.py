@@ -19,6 +19,13 @@ from asr.training.config import TrainConfig
 from asr.training.fit import train
 from asr.training.provenance import hardware
 
+# Hours of audio for each GPU-hour, reckoned from the wall time of an epoch that the authors give.
+PUBLISHED = (
+    ("icefall Zipformer-S, 23 M, fp16, V100 (icefall pull request 1058)", 960),
+    ("icefall Zipformer-M, 66 M, fp16, V100 (icefall pull request 1058)", 645),
+    ("ESPnet E-Branchformer, 149 M, mixed precision, A100 (egs2/librispeech train_asr_e_branchformer.yaml)", 540),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what can be chosen."""
@@ -48,6 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
     console.print(f"lost to data {last['speed/data_wait']:.1%}, to padding {last['speed/padding']:.1%}, "
                   f"to callbacks and logging {logging / (steps + logging):.1%}")  # fmt: skip
     console.print(f"most memory {last['speed/peak_gigabytes']:.1f} GB")
+    console.print("published, on other hardware and for other sizes, for each GPU:")
+    for name, rate in PUBLISHED:
+        console.print(f"  {rate} {name}", highlight=False)
 
 
 def _seconds(profile: str, action: str) -> float:
