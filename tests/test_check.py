@@ -193,7 +193,12 @@ def test_an_interrupt_ends_it_with_all_its_processes(manifest, tmp_path):
     rows = [replace(each, id=f"{copy}-{each.id}") for copy in range(2000) for each in manifest]
     write_manifest(tmp_path / "train.jsonl", rows)
     command = [sys.executable, "-m", "asr.cli", "check", str(tmp_path / "train.jsonl"), "--jobs", "2"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+
+    def heed_interrupts() -> None:  # a shell's background jobs, and all they start, are born deaf to SIGINT
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, preexec_fn=heed_interrupts, **options) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         for _ in range(300):
             assert process.poll() is None, process.stderr.read()

@@ -82,7 +82,7 @@ def test_a_run_leaves_behind_what_it_heard_and_how_it_went(finished):
     with open(run / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     shown = {key for row in rows for key, value in row.items() if value}
-    assert {"valid/wer", "valid/blank_share", "valid/attention_progress", "train/loss"} <= shown
+    assert {"valid/wer", "valid/loss", "valid/blank_share", "valid/attention_progress"} <= shown
     assert list(run.glob("*profile*"))
 
 
