@@ -72,6 +72,9 @@ def transcribe(
     ] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Skip inputs whose output is in --output-dir.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Files to work on at once; the output is the same.")] = 1,
+    attention: Annotated[
+        Path | None, typer.Option("--attention", help="Write pages here that show where each head listened.")
+    ] = None,
 ) -> None:
     """Turn recordings into text.
 
@@ -90,10 +93,13 @@ def transcribe(
     if len(formats) > 1 and not output_dir:
         raise ConfigError("several formats go into files, not onto one screen: name --output-dir")
     subtitles = writers.SubtitleOptions(max_line_width, max_line_count, max_cue_seconds, min_gap)
-    word_timestamps |= not writers.NEED_WORDS.isdisjoint(formats)
+    word_timestamps |= attention is not None or not writers.NEED_WORDS.isdisjoint(formats)
+    if attention and jobs > 1:
+        raise ConfigError("--attention looks into the model while it hears one recording: leave --jobs out")
     if channels not in ("mix", "split"):
         raise ConfigError(f"--channels must be mix or split, got {channels!r}")
     _check_output(output_dir, resume)
+    _check_output(attention, False)
     options = decoding_options(decoding, beam_size, language_model, hotwords, search)
     transcriber = Transcriber.load(model, device, options, vad)
     if model is None:
@@ -107,6 +113,7 @@ def transcribe(
         for error in errors:
             complain(error)
         work = _Work(transcriber, formats, word_timestamps, subtitles, output_dir, channels == "split", resume, spooled)
+        work.attention = attention
         with progress("Transcribing", len(recordings)) as work.advance:
             for text, complaints in in_threads(work, recordings, jobs, work.stop):
                 errors += complaints
@@ -131,6 +138,8 @@ class _Work:
     """The file that standard input was copied to."""
     stop: threading.Event = field(default_factory=threading.Event)
     advance: Callable[[int], None] = print
+    attention: Path | None = None
+    """Where pages about the model's attention go."""
 
     def __call__(self, recording: Recording) -> tuple[str, list[AsrError]]:
         """Transcribe and write one recording; gives what is to be printed, and what went wrong."""
@@ -151,10 +160,25 @@ class _Work:
                         writers.write(transcript, self.output_dir / recording.folder, format, stem, self.subtitles)
                     else:
                         texts.append(writers.render(transcript, format, self.subtitles))
+                if self.attention:
+                    self._look_inside(self.attention / recording.folder, stem, recording, transcript)
         except AsrError as error:
             errors.append(AsrError(str(error).replace(str(self.spooled), "standard input")))
         self.advance(1)
         return "".join(texts), errors
+
+    def _look_inside(self, folder: Path, stem: str, recording: Recording, transcript: Transcript) -> None:
+        from asr.viewer import write_pages
+
+        pages = write_pages(folder, stem, self.transcriber.model, recording.path, transcript, transcript.channel)
+        for path in pages.paths:
+            console.print(f"attention: {path}", style="dim", markup=False)
+        if not pages.paths:
+            console.print(f"attention: {transcript.source}: no one speaks, so there is no page", markup=False)
+        if pages.left_out:
+            console.print(
+                f"attention: {transcript.source}: {pages.left_out} later stretches have no page", markup=False
+            )
 
     def _outputs(self, recording: Recording) -> Iterator[tuple[int | None, str]]:
         """Yield each channel that is still to do, and its output's stem."""

@@ -81,19 +81,37 @@ def write_report(folder: Path, result: dict[str, Any], manifest: Manifest | None
     return folder / "report.html"
 
 
-def _page(result: dict[str, Any], content: dict[str, Any]) -> str:
-    template = TEMPLATE.read_text(encoding="utf-8")
-    # The page may run the one script and the one style of the template and fetch nothing, whatever else is in it.
+def fill_page(template: Path, content: dict[str, Any], media: str, **parts: str) -> str:
+    """Put a self-contained page together that may run its template's one style and one script and fetch nothing.
+
+    Args:
+        template: a page with the places `$policy`, `$data` and those of the parts.
+        content: what its script reads.
+        media: where audio may come from, as in a content security policy.
+        parts: HTML for the other places; texts in it are escaped already.
+    """
+    text = template.read_text(encoding="utf-8")
     hashes = [
         base64.b64encode(hashlib.sha256(found.encode()).digest()).decode()
-        for found in re.findall(r"<(?:style|script)>(.*?)</(?:style|script)>", template, re.DOTALL)
+        for found in re.findall(r"<(?:style|script)>(.*?)</(?:style|script)>", text, re.DOTALL)
     ]
     policy = f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src data:; "
+    return Template(text).substitute(
+        policy=policy + f"media-src {media}",
+        # In a script element only these three could end it or begin another; in JSON they are the same escaped.
+        data=re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, ensure_ascii=False)),
+        **parts,
+    )
+
+
+def _page(result: dict[str, Any], content: dict[str, Any]) -> str:
     interval, hits = result["interval"], result["words"] - result["substitutions"] - result["deletions"]
     few = ": few, so take it as a rough one" if interval["blocks"] < FEW_BLOCKS else ""
     left_out = len(result["results"]) - len(content["utterances"])
-    return Template(template).substitute(
-        policy=policy + "media-src data: file: 'self'",
+    return fill_page(
+        TEMPLATE,
+        content,
+        "data: file: 'self'",
         title=escape(f"{result.get('model', 'Texts')} on {result['data'].get('name', 'these texts')}"),
         subtitle=escape(" · ".join(str(result[k]) for k in ("decoding_label", "date", "commit") if result.get(k))),
         wer=f"{100 * result['wer']:.1f}",
@@ -105,8 +123,6 @@ def _page(result: dict[str, Any], content: dict[str, Any]) -> str:
         charts=_charts(result),
         shown=f"The worst {len(content['utterances']):,} are here, errors.txt has all." if left_out else "",
         facts="".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(result)),
-        # In a script element only these three could end it or begin another; in JSON they are the same escaped.
-        data=re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, ensure_ascii=False)),
     )
 
 

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
-from html.parser import HTMLParser
 
 import pytest
+from browser import Elements, opened
 from examples import DATA
 
 from asr.cli import main
@@ -17,9 +16,6 @@ from asr.normalize import get_normalizer
 
 HOSTILE = (
     "<script>document.title='broken'</script><img src=http://example.invalid/x onerror=alert(1)> </script> & $$data"
-)
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 
 
@@ -37,16 +33,6 @@ def report(tmp_path, manifest):
     result |= {"model": HOSTILE, "decoding_label": "ctc", "date": "2026-11-23"}
     path = write_report(tmp_path / "report", result, manifest)
     return path, result
-
-
-class Elements(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
 
 
 def test_hostile_texts_stay_texts(report):
@@ -92,19 +78,8 @@ def test_the_plain_text_is_laid_out_like_icefalls(tmp_path):
 @pytest.fixture
 def page(report):
     """The report in headless Chromium, with everything that it asks for and complains about."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to look at pages")
-    if BROWSER is None:
-        pytest.skip("no Chromium found: apt-get install chromium")
-    with playwright.sync_playwright() as program:
-        browser = program.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1240, "height": 1400})
-        page.requests, page.complaints = [], []
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.goto(report[0].as_uri())
+    with opened(report[0]) as page:
         yield page
-        browser.close()
 
 
 def test_the_page_works_in_a_browser_without_network(page, manifest, tmp_path):
