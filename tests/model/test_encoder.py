@@ -51,6 +51,16 @@ def test_subsampling_has_exactly_the_length_it_announces(factor):
 
 
 @pytest.mark.parametrize("factor", [4, 8])
+def test_fresh_subsampling_hears_its_input(factor):
+    features, lengths = torch.randn(8, 200, 80), torch.full((8,), 200)
+    x, _ = Subsampling(80, 144, factor, 32, 0.0)(features, lengths)
+    x = x[:, 5:-5].flatten(0, 1)
+    assert x.std(0).mean() > 0.2, "what differs between inputs should not vanish"
+    assert x.std(0).mean() > 0.5 * x.mean(0).std(), "what all inputs share should not drown it"
+
+
+
+@pytest.mark.parametrize("factor", [4, 8])
 @settings(max_examples=25, deadline=None)
 @given(short=st.integers(1, 60), more=st.one_of(st.integers(1, 9), st.integers(10, 540)))
 def test_subsampling_alone_equals_batched(factor, short, more):

@@ -92,8 +92,9 @@ def test_every_shipped_model_takes_a_training_step(name):
     torch.manual_seed(0)
     model = Recognizer(config, cast("Tokenizer", range(VOCABULARY))).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
-    before = model.eval().loss(random_batch()).total.item()
-    model.train().loss(random_batch()).total.backward()
+    batch = random_batch()
+    before = model.eval().loss(batch).total.item()
+    model.train().loss(batch).total.backward()
     assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in model.parameters())
     optimizer.step()
-    assert model.eval().loss(random_batch()).total.item() < before
+    assert model.eval().loss(batch).total.item() < before
