@@ -1,18 +1,19 @@
-"""What a manifest holds, and parts of it: statistics, splits that share no speaker, filters."""
+"""What manifests hold, parts of them and their union: statistics, splits that share no speaker, filters, merging."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import ConfigError, DataError
-from asr.manifest import Manifest
+from asr.manifest import Manifest, Utterance
 
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 BINS = 12  # of the histogram of durations
@@ -162,3 +163,18 @@ def sift(manifest: Manifest, rules: Rules) -> tuple[Manifest, dict[str, int]]:
         dropped[name] = int((keep & ~passed).sum())
         keep &= passed
     return manifest.select(keep), dropped
+
+
+def merge(manifests: Mapping[str, Manifest]) -> Iterator[Utterance]:
+    """Put manifests one behind the other.
+
+    Args:
+        manifests: each with a short name of its own.
+
+    Yields:
+        All utterances; an id that is in two manifests gets its manifest's name and a hyphen in front.
+    """
+    seen = Counter(name for manifest in manifests.values() for name in set(manifest.table["id"].to_pylist()))
+    for name, manifest in manifests.items():
+        for utterance in manifest:
+            yield replace(utterance, id=f"{name}-{utterance.id}") if seen[utterance.id] > 1 else utterance

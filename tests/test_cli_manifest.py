@@ -119,3 +119,19 @@ def test_shard_writes_a_manifest_that_everything_reads(asr, tmp_path):
     assert bad.code == 1
     assert "1 left out:\n  bad: /gone.wav: cannot be opened" in bad.err
     assert Path(Manifest.load(tmp_path / "out" / "bad.jsonl")[0].audio_filepath).name.startswith("bad-000000.tar:")
+
+
+def test_merge_tells_utterances_of_one_name_apart(asr, tmp_path):
+    for folder, names in (("first", "ab"), ("second", "bc")):
+        rows = [Utterance(name, f"/{folder}/{name}.wav", 1.0, name) for name in names]
+        write_manifest(tmp_path / folder / "train.jsonl", rows)
+    parts = [tmp_path / "first" / "train.jsonl", tmp_path / "second" / "train.jsonl"]
+    done = asr("merge", *parts, "--output", tmp_path / "all.jsonl")
+    assert done.code == 0, done.err
+    merged = list(Manifest.load(tmp_path / "all.jsonl"))
+    assert [utterance.id for utterance in merged] == ["a", "first-b", "second-b", "c"]
+    assert [utterance.audio_filepath for utterance in merged] == [
+        "/first/a.wav", "/first/b.wav", "/second/b.wav", "/second/c.wav"
+    ]  # fmt: skip
+    assert "same name" in asr("merge", parts[0], parts[0], "--output", tmp_path / "twice.jsonl").err
+    assert not (tmp_path / "twice.jsonl").exists()

@@ -1,4 +1,4 @@
-"""`asr manifest`: convert, count, divide, filter and shard manifests."""
+"""`asr manifest`: convert, count, divide, merge, filter and shard manifests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from asr.cli.terminal import console, progress
 
-app = typer.Typer(help="Convert, count, divide, filter and shard manifests.", no_args_is_help=True)
+app = typer.Typer(help="Convert, count, divide, merge, filter and shard manifests.", no_args_is_help=True)
 
 Source = Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest (JSONL).")]
 Format = "nemo, kaldi, lhotse, csv or commonvoice. Default: guessed."
@@ -72,6 +72,23 @@ def split(
     for name, part in parts.items():
         write_manifest(output / f"{name}.jsonl", part)
         console.print(f"{output / name}.jsonl: {_size(part)}", markup=False)
+
+
+@app.command()
+def merge(
+    manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="Manifests (JSONL).")],
+    output: Annotated[Path, typer.Option("--output", help="The manifest to write.")],
+) -> None:
+    """Put manifests one behind the other; an id that is in two of them gets its folder's name in front."""
+    from asr.errors import ConfigError
+    from asr.manifest import Manifest, write_manifest
+    from asr.subsets import merge as chain
+
+    loaded = {path.absolute().parent.name: Manifest.load(path) for path in manifests}
+    if len(loaded) < len(manifests):
+        raise ConfigError("two of these manifests lie in folders of the same name, which tells utterances apart")
+    write_manifest(output, chain(loaded))
+    console.print(f"{output}: {_size(Manifest.load(output))}", markup=False)
 
 
 @app.command("filter")
