@@ -129,7 +129,7 @@ def test_wrong_commands_are_refused_before_the_work(asr, manifest, tmp_path):
     for arguments, message in [
         ((path, "--write-clean", path), "must name another place"),
         ((path, "--write-clean", tmp_path), "is a folder"),
-        ((path, tmp_path / "x" / "train.jsonl", "--write-clean", tmp_path / "o"), "two manifests have the same"),
+        ((path, path, "--write-clean", tmp_path / "o"), "two manifests have the same"),
         ((tmp_path / "gone.jsonl",), "no such manifest"),
         ((path, "--model", "gone.safetensors"), "no such checkpoint"),
         ((path, "--tokenizer", "gone.model"), "cannot be read"),
@@ -157,6 +157,15 @@ def test_leaks_are_held_against_the_manifest_named_first(asr, manifest, tmp_path
     assert code == 1, output
     assert [each.id for each in Manifest.load(tmp_path / "clean" / "train.jsonl")] == [each.id for each in rows[:6]]
     assert len(Manifest.load(tmp_path / "clean" / "test.jsonl")) == 6
+
+
+def test_clean_manifests_of_one_name_go_into_folders(asr, manifest, tmp_path):
+    for corpus, rows in (("a", list(manifest)[:2]), ("b", list(manifest)[2:4])):
+        write_manifest(tmp_path / corpus / "train.jsonl", [replace(row, speaker=corpus) for row in rows])
+    asr(tmp_path / "a" / "train.jsonl", tmp_path / "b" / "train.jsonl", "--write-clean", tmp_path / "clean")
+    assert sorted(str(path.relative_to(tmp_path / "clean")) for path in (tmp_path / "clean").rglob("*.jsonl")) == [
+        "a/train.jsonl", "b/train.jsonl"
+    ]  # fmt: skip
 
 
 def test_tokenizer_says_what_cannot_be_aligned_or_written(asr, manifest, tokenizer, tmp_path):

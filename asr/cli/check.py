@@ -99,8 +99,10 @@ def _clean_targets(manifests: list[Path], target: Path | None) -> list[Path]:
     if target is None:
         return []
     targets = [target] if len(manifests) == 1 else [target / path.name for path in manifests]
+    if len(set(targets)) < len(targets):  # train.jsonl of several corpora, for example
+        targets = [target / path.absolute().parent.name / path.name for path in manifests]
     if len(set(targets)) < len(targets):
-        raise ConfigError("--write-clean: two manifests have the same file name: check them one by one")
+        raise ConfigError("--write-clean: two manifests have the same name and folder name: check them one by one")
     if len(manifests) == 1 and target.is_dir():
         raise ConfigError(f"{target}: is a folder: --write-clean names the file to write")
     taken = {os.path.realpath(path) for path in manifests}
