@@ -11,12 +11,13 @@ Importing this package imports nothing heavy; torch comes with the first `load()
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asr.errors import AsrError
 from asr.transcript import Segment, Span, Transcript, Word
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from asr.audio import Source
@@ -26,13 +27,19 @@ __all__ = ["AsrError", "Segment", "Span", "Transcript", "Word", "load", "transcr
 __version__ = "0.1.0"
 
 
-def load(model: str | Path | None = None, device: str = "auto", mode: str = "ctc", vad: bool = True) -> Transcriber:
+def load(
+    model: str | Path | None = None,
+    device: str = "auto",
+    mode: str | Mapping[str, Any] | None = None,
+    vad: bool = True,
+) -> Transcriber:
     """Load a model to transcribe with.
 
     Args:
         model: a checkpoint of this package; None for the embedded English model.
         device: `auto`, `cpu` or `cuda`.
-        mode: `ctc` or `attention`.
+        mode: how texts are searched for: `ctc`, `ctc_beam`, `attention`, `joint` or `rescoring`, or settings by the
+            names of `asr.decoding.DecodingOptions`, such as `{"hotwords": "Bergen"}`; None as the checkpoint says.
         vad: whether to decode only where someone speaks; without, noise and music may become words.
 
     Returns:

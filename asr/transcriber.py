@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from asr.alignment import Alignment, align, spell_text, spell_tokens
 from asr.audio import SAMPLE_RATE, Source, stream
+from asr.config import build
 from asr.decoding import DecodingOptions, Hypothesis, decode, read_files
-from asr.errors import AsrError, AudioError, ConfigError, DataError
+from asr.errors import AsrError, AudioError, CheckpointError, ConfigError, DataError
 from asr.features import FRAME_SHIFT
 from asr.model import checkpoint
 from asr.model.recognizer import Recognizer
@@ -27,6 +28,7 @@ from asr.transcript import Segment, Span, Transcript
 from asr.voice_activity import load_voice_activity
 
 EMBEDDED = Path(__file__).parent / "pretrained" / "english.safetensors"
+EMBEDDED_LM = EMBEDDED.with_name("english_lm.safetensors")  # what checkpoints call the language model `embedded`
 BATCH_SECONDS = 160.0  # padded audio decoded at once: more gains little on a CPU
 WINDOW_SECONDS = 320.0  # speech collected before it is sorted by length into batches; bounds the memory of a long file
 LONGEST_ALIGNED = 1200.0  # seconds: time and memory of an alignment grow with the square of it
@@ -66,7 +68,7 @@ class Transcriber:
         cls,
         path: Path | str | None = None,
         device: str = "auto",
-        mode: str | DecodingOptions = "ctc",
+        mode: str | Mapping[str, Any] | DecodingOptions | None = None,
         vad: bool = True,
     ) -> Transcriber:
         """Read a checkpoint.
@@ -74,7 +76,8 @@ class Transcriber:
         Args:
             path: a checkpoint of this package; None for the embedded English model.
             device: `auto`, `cpu` or `cuda`.
-            mode: decoding mode, or all the search's options.
+            mode: a decoding mode, or all the search's options, or some of them by name; what is not said is as the
+                checkpoint recommends if that leaves its mode alone, else the default.
             vad: whether to decode only where someone speaks.
 
         Raises:
@@ -82,8 +85,8 @@ class Transcriber:
             ConfigError: there is no such device or mode, or a file that the options name cannot be read.
         """
         path = Path(path) if path else EMBEDDED
-        model, _ = checkpoint.load(path, choose_device(device))
-        options = mode if isinstance(mode, DecodingOptions) else DecodingOptions(mode=mode)
+        model, about = checkpoint.load(path, choose_device(device))
+        options = mode if isinstance(mode, DecodingOptions) else _search(about, mode, path)
         read_files(options, model.tokenizer)
         return cls(model, options, path.stem, vad)
 
@@ -308,6 +311,20 @@ def in_threads(
         if stop:
             stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+def _search(about: Mapping[str, Any], mode: str | Mapping[str, Any] | None, path: Path) -> DecodingOptions:
+    """Put the wanted settings on top of those that the checkpoint recommends."""
+    wanted = {"mode": mode} if isinstance(mode, str) else dict(mode or {})
+    recommended = {} if "mode" in wanted else about.get("search", {})
+    if not isinstance(recommended, dict):
+        raise CheckpointError(f"{path}: recommends a search that is no list of settings")
+    # A checkpoint is not to choose which files are read: it names no list of hotwords, and one language model only.
+    if "hotwords" in recommended or recommended.get("language_model", "embedded") != "embedded":
+        raise CheckpointError(f"{path}: recommends files to search with, which no checkpoint may")
+    if "language_model" in recommended:
+        recommended = recommended | {"language_model": str(EMBEDDED_LM)}
+    return build(DecodingOptions, recommended | wanted, "search")
 
 
 def choose_device(name: str) -> torch.device:

@@ -17,6 +17,7 @@ import torch
 
 import asr
 from asr import audio
+from asr.decoding import DecodingOptions
 from asr.errors import AudioError, InputTypeError
 from asr.model import checkpoint
 
@@ -146,3 +147,27 @@ def test_memory_does_not_grow_with_calls(english, speech):
     for _ in range(100):
         english.transcribe(short)
     assert resident() - before < 4e6
+
+
+def test_a_checkpoint_recommends_its_search(model, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    checkpoint.save(path, model, {"search": {"mode": "joint", "beam_size": 4, "ctc_weight": 0.5}})
+    assert asr.load(path).options == DecodingOptions(mode="joint", beam_size=4, ctc_weight=0.5)
+    assert asr.load(path, mode={"beam_size": 2}).options == DecodingOptions(mode="joint", beam_size=2, ctc_weight=0.5)
+    assert asr.load(path, mode="ctc").options == DecodingOptions(mode="ctc")
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"language_model": "/etc/passwd"}, "no checkpoint may"),
+        ({"hotwords": "/etc/passwd"}, "no checkpoint may"),
+        ({"mode": "sorcery"}, "must be one of"),
+        ({"depth": 3}, "unknown configuration key"),
+        (["mode"], "no list of settings"),
+    ],
+)
+def test_a_checkpoint_cannot_recommend_anything_else(model, tmp_path, search, message):
+    checkpoint.save(tmp_path / "mine.safetensors", model, {"search": search})
+    with pytest.raises(asr.AsrError, match=message):
+        asr.load(tmp_path / "mine.safetensors")

@@ -2,20 +2,25 @@
 
 python tools/embed.py run/english_embedded/model.safetensors mini_librispeech-dev=dev.json spoken_digits-test=fsdd.json
 
-Each NAME=FILE is a result of `asr evaluate --json`; the first one is what `asr transcribe` quotes.
+Each NAME=FILE is a result of `asr evaluate --json`. The first one is what `asr transcribe` quotes, and its search is
+what the checkpoint recommends; a language model in it must have been copied into the package before.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from asr.decoding import DecodingOptions
 from asr.model import checkpoint
 
 TARGET = Path(__file__).parents[1] / "asr" / "pretrained" / "english.safetensors"
+EMBEDDED_LM = TARGET.with_name("english_lm.safetensors")
 
 
 def main(source: str, *evaluations: str) -> None:
@@ -27,9 +32,21 @@ def main(source: str, *evaluations: str) -> None:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
         metrics[name] = {key: result[key] for key in ("wer", "cer", "words", "utterances", "decoding", "normalizer")}
     first = next(iter(metrics.values()))
+    about["search"] = _recommended(first["decoding"])
     about["metrics"] = {"wer": first["wer"], "cer": first["cer"], "sets": metrics}
     checkpoint.save(TARGET, model, about, torch.float16)
     print(f"{TARGET}: {TARGET.stat().st_size / 1e6:.1f} MB")
+
+
+def _recommended(decoding: dict[str, Any]) -> dict[str, Any]:
+    """Keep what is not a default of the search; the language model must be the one in the package."""
+    default = asdict(DecodingOptions())
+    search = {key: value for key, value in decoding.items() if value != default[key]}
+    if "language_model" in search:
+        if Path(search["language_model"]).read_bytes() != EMBEDDED_LM.read_bytes():
+            raise SystemExit(f"{search['language_model']} is not {EMBEDDED_LM}: copy it there first")
+        search["language_model"] = "embedded"
+    return search
 
 
 if __name__ == "__main__":

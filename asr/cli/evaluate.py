@@ -26,8 +26,8 @@ from asr.cli.terminal import (
     LanguageModelFile,
     Model,
     SearchSettings,
-    decoding_options,
     progress,
+    search_settings,
 )
 from asr.errors import ConfigError
 
@@ -42,7 +42,7 @@ def evaluate(
     ] = None,
     model: Model = None,
     device: Device = "auto",
-    decoding: Decoding = "ctc",
+    decoding: Decoding = None,
     beam_size: BeamSize = None,
     language_model: LanguageModelFile = None,
     hotwords: Hotwords = None,
@@ -73,8 +73,8 @@ def evaluate(
     if results:  # before hours of work, not after
         check_table(results)
     utterances = Manifest.load(manifest or non_speech or "")
-    options = decoding_options(decoding, beam_size, language_model, hotwords, search)
-    transcriber = Transcriber.load(model, device, options)
+    settings = search_settings(decoding, beam_size, language_model, hotwords, search)
+    transcriber = Transcriber.load(model, device, settings)
     if model and model.stem == "model":  # every run's checkpoint is called that
         transcriber.name = model.absolute().parent.name
     if non_speech:

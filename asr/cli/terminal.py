@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,15 +13,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from asr.errors import AsrError, ConfigError
 
-if TYPE_CHECKING:
-    from asr.decoding import DecodingOptions
-
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Model = Annotated[Path | None, typer.Option("--model", help="Checkpoint to use. Default: the embedded English model.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Decoding = Annotated[
-    str, typer.Option("--decoding", help="How texts are searched for: ctc, ctc_beam, attention, joint or rescoring.")
+    str | None,
+    typer.Option(
+        "--decoding",
+        help="How texts are searched for: ctc, ctc_beam, attention, joint or rescoring. Default: the way that the "
+        "checkpoint recommends, else ctc.",
+    ),
 ]
 BeamSize = Annotated[int | None, typer.Option("--beam-size", help="Hypotheses kept side by side; 1 is greedy.")]
 LanguageModelFile = Annotated[
@@ -61,22 +63,19 @@ MaxCueSeconds = Annotated[
 MinGap = Annotated[float, typer.Option("--min-gap", help="Subtitles: least seconds between two cues.")]
 
 
-def decoding_options(
-    mode: str,
+def search_settings(
+    mode: str | None,
     beam_size: int | None = None,
     language_model: Path | None = None,
     hotwords: str | None = None,
     settings: list[str] | None = None,
-) -> DecodingOptions:
-    """Put the search together that the command line asks for.
+) -> dict[str, Any]:
+    """Put together what the command line says of the search, by the names of `DecodingOptions`.
 
     Raises:
-        ConfigError: a setting is unknown or has a wrong value.
+        ConfigError: a setting is not written as key=value.
     """
     import yaml
-
-    from asr.config import build
-    from asr.decoding.options import DecodingOptions
 
     values = {
         "mode": mode,
@@ -90,7 +89,7 @@ def decoding_options(
         if not equals:
             raise ConfigError(f"--search {setting}: write key=value")
         chosen[key] = yaml.safe_load(value)
-    return build(DecodingOptions, chosen, "--search")
+    return chosen
 
 
 def complain(error: AsrError) -> None:

@@ -29,8 +29,8 @@ from asr.cli.terminal import (
     SearchSettings,
     complain,
     console,
-    decoding_options,
     progress,
+    search_settings,
 )
 from asr.errors import AsrError, ConfigError
 
@@ -51,7 +51,7 @@ def transcribe(
     ],
     model: Model = None,
     device: Device = "auto",
-    decoding: Decoding = "ctc",
+    decoding: Decoding = None,
     beam_size: BeamSize = None,
     language_model: LanguageModelFile = None,
     hotwords: Hotwords = None,
@@ -100,8 +100,8 @@ def transcribe(
         raise ConfigError(f"--channels must be mix or split, got {channels!r}")
     _check_output(output_dir, resume)
     _check_output(attention, False)
-    options = decoding_options(decoding, beam_size, language_model, hotwords, search)
-    transcriber = Transcriber.load(model, device, options, vad)
+    settings = search_settings(decoding, beam_size, language_model, hotwords, search)
+    transcriber = Transcriber.load(model, device, settings, vad)
     if model is None:
         console.print(_embedded_notice(EMBEDDED), style="dim")
     with _standard_input(files) as (names, spooled):
