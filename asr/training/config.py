@@ -90,7 +90,9 @@ class TrainingConfig:
     nodes: int = 1
     """Machines that train together, started by torchrun or SLURM."""
     strategy: str = "auto"
-    """Lightning's name of how devices share the work: `auto` (`ddp` where there are several), `ddp`, `fsdp`."""
+    """Lightning's name of how devices share the work: `auto` (`ddp` where there are several), `ddp`; or `fsdp`: each
+    device keeps its share of weights, gradients and moments (FSDP2), for models that do not fit otherwise. It goes with
+    `average_decay=0`, AdamW, no stochastic depth and no fp16."""
     precision: str = "auto"
     """Lightning's precision; `auto` is bf16-mixed on GPUs that have it, 16-mixed on other GPUs, else 32-true."""
     loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
@@ -152,3 +154,20 @@ class TrainConfig:
     """What a run that begins with another model keeps of it."""
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     """How validation decodes; see `asr.decoding.options`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what sharded weights do not go with."""
+        if self.training.strategy != "fsdp":
+            return
+        for name, wrong in (
+            ("training.average_decay must be 0", self.training.average_decay),  # a running average cannot be sharded
+            ("optimizer.name must be adamw", self.optimizer.name != "adamw"),  # Muon needs whole matrices
+            (
+                "model.encoder.stochastic_depth must be 0",
+                self.model.encoder.stochastic_depth,
+            ),  # each rank draws its own
+            ("finetune.lora_rank must be 0", self.finetune.lora_rank),
+            ("training.precision must not be 16-mixed", self.training.precision == "16-mixed"),
+        ):
+            if wrong:
+                raise ConfigError(f"training.strategy=fsdp shards the weights: {name}")

@@ -24,6 +24,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.profilers import SimpleProfiler
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from asr.audio import load_mono
 from asr.batching import Budget
@@ -46,6 +47,7 @@ from asr.training.module import RecognizerModule
 from asr.training.nonfinite import SkipNonFinite
 from asr.training.provenance import provenance, write_environment
 from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
+from asr.training.sharded import ShardedModule
 from asr.training.vocabulary import prepare_tokenizer
 
 log = logging.getLogger(__name__)
@@ -85,7 +87,8 @@ def train(config: TrainConfig, resume: bool = False, init_from: Path | None = No
     references = {utterance.id: utterance.text for utterance in data.valid}
     if len(references) < len(data.valid):
         raise DataError("data.valid names the same utterance twice: ids must differ across its manifests")
-    module = RecognizerModule(model, config.optimizer, config.decoding, references, config.training.seed)
+    kind = ShardedModule if config.training.strategy == "fsdp" else RecognizerModule
+    module = kind(model, config.optimizer, config.decoding, references, config.training.seed)
     about = provenance(config, data, init_from.name if init_from else None)
     export = ExportBest(run, config.training.keep_best, scratch, merged, about)
     trainer = _trainer(config, run, data, export)
@@ -154,8 +157,6 @@ def _fit_statistics(model: Recognizer, manifest: Manifest) -> None:
 
 def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: ExportBest) -> lightning.Trainer:
     training = config.training
-    if training.strategy == "fsdp" and training.average_decay:
-        raise ConfigError("training.strategy=fsdp shards the weights, which no average can follow: average_decay=0")
     callbacks: list[Callback] = [FollowData(data), SkipNonFinite(run / "nonfinite.jsonl", training.most_skipped)]
     if training.average_decay:
         callbacks.append(EMAWeightAveraging(decay=training.average_decay))
@@ -172,7 +173,10 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
         accelerator=training.accelerator,
         devices=training.devices,
         num_nodes=training.nodes,
-        strategy=training.strategy,
+        # One whole checkpoint, gathered on the first rank: written atomically, and any number of ranks goes on from it.
+        strategy=ModelParallelStrategy(training.devices * training.nodes, 1, save_distributed_checkpoint=False)
+        if training.strategy == "fsdp"
+        else training.strategy,
         precision=_precision(training.precision),  # type: ignore[arg-type]
         plugins=[AtomicCheckpointIO()],
         max_epochs=training.epochs,

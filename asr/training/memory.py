@@ -21,6 +21,7 @@ from asr.batching import Budget
 from asr.errors import DataError
 from asr.model.recognizer import Batch, Recognizer
 from asr.tokenizer import SPECIALS
+from asr.training.out_of_memory import ran_out
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,10 @@ def measure_budget(
                 with torch.autocast(device.type, _type(precision), enabled="mixed" in precision):
                     total = model.loss(batch).total
                 total.backward()
-            except torch.OutOfMemoryError:  # larger ones will not fit either
-                break
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
+                break  # larger ones will not fit either
         costs.append((share * longest, rows, used[0]))
         model.zero_grad(set_to_none=True)
     free = _free(device) - STATES * sum(weight.numel() * weight.element_size() for weight in model.parameters())
@@ -86,7 +89,9 @@ def _check_validation(model: Recognizer, seconds: float, device: torch.device) -
     try:
         with _peak(device) as used:
             model.eval().loss(batch)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
         used = [float("inf")]
     if used[0] > free:
         raise DataError(f"data.valid: its longest utterance, {seconds:.0f} s, does not fit into memory: cut it")
@@ -104,6 +109,8 @@ def fit_cost(costs: list[tuple[float, int, float]]) -> tuple[float, float, float
     seconds, rows, used = (np.array(column, dtype=np.float64) for column in zip(*costs, strict=True))
     terms = np.stack((np.ones_like(used), rows * seconds, rows * seconds**2), axis=1)
     for kept in ([0, 1, 2], [0, 1], [1]):  # a term that would have to be negative is not there
+        if len(kept) > len(used):  # after so few measurements before memory ran out, nobody knows
+            continue
         factors = np.zeros(3)
         factors[kept] = np.linalg.lstsq(terms[:, kept], used, rcond=None)[0]
         if (factors >= 0).all() and factors[1] > 0:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from asr.audio import SAMPLE_RATE
 from asr.decoding import DecodingOptions, Hypothesis, decode
+from asr.errors import DataError
 from asr.evaluation.wer import score
 from asr.losses import Losses
 from asr.model.recognizer import Batch, Recognizer
 from asr.normalize import get_normalizer
 from asr.training.config import OptimizerConfig
 from asr.training.optimizers import make_optimizer, make_schedule
-from asr.training.out_of_memory import backward_in_parts
+from asr.training.out_of_memory import Scored, backward_in_parts, ran_out
+
+log = logging.getLogger(__name__)
+
+TOO_LARGE_FOR_SHARDS = "memory ran out, and training.strategy=fsdp cannot split a batch: lower data.batch_seconds"
+COUNTED = ("audio_hours", "infeasible", "out_of_memory", "left_out")  # of an epoch, over all ranks
 
 
 class RecognizerModule(lightning.LightningModule):
@@ -49,45 +58,70 @@ class RecognizerModule(lightning.LightningModule):
         self.seed = seed
         self.pairs: list[tuple[str, str]] = []
         self.step_tokens: Tensor | None = None  # target tokens of the batches since the last step, on this rank
-        self.fits = True  # whether the forward pass of the batch at hand did
+        self.losses: Losses | None = None  # of the batch at hand; none if it did not fit into memory
+        self.counts = torch.zeros(len(COUNTED), dtype=torch.int64)
 
     def on_train_start(self) -> None:
-        """Keep DistributedDataParallel from exchanging gradients inside each backward pass.
+        """Make the counters, and keep DistributedDataParallel from exchanging gradients inside each backward pass.
 
         Ranks exchange them once for each step instead, when all batches are done: a rank may then skip blocks, or split
         a batch that does not fit into its memory, without the others having to do the same.
         """
+        self.counts = torch.zeros(len(COUNTED), dtype=torch.int64, device=self.device)
         if isinstance(self.trainer.model, DistributedDataParallel):
             self.trainer.model.require_backward_grad_sync = False
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Give the summed loss of one batch; the step divides its gradient by tokens."""
         torch.manual_seed(hash((self.seed, self.current_epoch, batch_index, self.global_rank)))
-        self.batch = batch
-        tokens = batch.token_lengths.sum()
-        self.step_tokens = tokens if self.step_tokens is None else self.step_tokens + tokens
-        self.log("train/audio_hours", batch.lengths.sum() / SAMPLE_RATE / 3600, reduce_fx="sum", on_epoch=True)
+        self.batch, self.losses = batch, None
         try:
-            losses = self.model.loss(batch)
-        except torch.OutOfMemoryError:
-            self.fits = False
-            return torch.zeros((), device=self.device, requires_grad=True)
-        self.fits = True
-        self._log("train", losses)
-        self.log("train/infeasible", losses.infeasible.float(), reduce_fx="sum", on_step=False, on_epoch=True)
-        return losses.total
+            self.losses = self.model.loss(batch)
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            if isinstance(self.model, FSDPModule):  # the other ranks wait for this one inside the model
+                raise DataError(TOO_LARGE_FOR_SHARDS) from error
+        return self.losses.total if self.losses else torch.zeros((), device=self.device, requires_grad=True)
 
     def backward(self, loss: Tensor) -> None:
-        """Go back through the batch, in parts if it does not fit into memory."""
+        """Go back through the batch, in parts if it does not fit into memory, and log what came of it."""
         precision = self.trainer.precision_plugin
 
-        def again(part: Batch) -> Tensor:
+        def again(part: Batch) -> Scored:
+            if isinstance(self.model, FSDPModule):
+                raise DataError(TOO_LARGE_FOR_SHARDS)
             with precision.forward_context():
-                total = self.model.loss(part).total
-            return precision.pre_backward(total / self.trainer.accumulate_grad_batches, self)
+                losses = self.model.loss(part)
+            return Scored(precision.pre_backward(losses.total / self.trainer.accumulate_grad_batches, self), losses)
 
-        failures = backward_in_parts(self.model, self.batch, loss if self.fits else None, again)
-        self.log("train/out_of_memory", float(failures), reduce_fx="sum", on_step=False, on_epoch=True)
+        whole = Scored(loss, self.losses) if self.losses else None
+        heard, failures, left_out = backward_in_parts(self.model, self.batch, whole, again)
+        self.losses = None
+        tokens, infeasible = torch.zeros(2, dtype=torch.int64, device=self.device)
+        if heard:
+            losses = Losses(*(torch.stack(parts).sum(dim=0) for parts in zip(*heard, strict=True)))
+            tokens, infeasible = losses.tokens, losses.infeasible
+            self._log("train", losses)
+        self.step_tokens = tokens if self.step_tokens is None else self.step_tokens + tokens
+        counts = (self.batch.lengths.sum(), infeasible, failures, len(left_out))
+        self.counts += torch.stack([torch.as_tensor(count, device=self.device) for count in counts])
+
+    def on_train_epoch_end(self) -> None:
+        """Log what was counted in this epoch on all ranks."""
+        counts = torch.as_tensor(self.trainer.strategy.reduce(self.counts, reduce_op="sum")).tolist()
+        self.counts = torch.zeros_like(self.counts)
+        for name, count in zip(COUNTED, counts, strict=True):
+            value = count / SAMPLE_RATE / 3600 if name == "audio_hours" else float(count)
+            self.log(f"train/{name}", value, rank_zero_only=True)
+        if counts[2] and self.trainer.is_global_zero:
+            log.warning(
+                "epoch %d: memory ran out %d times and batches were split; %d utterances that do not fit even alone "
+                "were left out; a smaller data.batch_seconds or data.max_seconds spares the time",
+                self.current_epoch + 1,
+                counts[2],
+                counts[3],
+            )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Sum the gradient over ranks and divide it by the tokens of all of them."""
@@ -99,7 +133,7 @@ class RecognizerModule(lightning.LightningModule):
             return
         if isinstance(self.trainer.model, DistributedDataParallel):
             sum_over_ranks(learning, tokens)
-        elif self.trainer.world_size > 1:  # sharded gradients are exchanged already, as means
+        elif isinstance(self.model, FSDPModule):  # sharded gradients are exchanged already, as means
             torch.distributed.all_reduce(tokens)
             share *= self.trainer.world_size
         for weight in learning:
@@ -127,7 +161,7 @@ class RecognizerModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and its schedule over the whole run."""
-        optimizer = make_optimizer(self.model, self.optimizer_config)
+        optimizer = make_optimizer(self.model, self.optimizer_config, fused=self.trainer.precision != "16-mixed")
         schedule = make_schedule(optimizer, self.optimizer_config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

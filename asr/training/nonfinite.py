@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.distributed.tensor import DTensor
 
 from asr.errors import DataError
 from asr.model.recognizer import Batch
@@ -49,8 +50,8 @@ class SkipNonFinite(Callback):
         """
         ids, self.ids = self.ids, []
         gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
-        bad = ~torch.isfinite(torch.nn.utils.get_total_norm(gradients))
-        # Averaged gradients are bad on all ranks or none; sharded ones may be bad on one.
+        norm = torch.nn.utils.get_total_norm(gradients)
+        bad = ~torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm)  # a DTensor is sharded
         bad = torch.as_tensor(trainer.strategy.reduce(bad.float(), reduce_op="sum")) > 0
         if not bad:
             self.in_a_row = 0

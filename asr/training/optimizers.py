@@ -52,10 +52,16 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool = True) -> torch.optim.Optimizer:
     """Make the optimiser over the weights that learn.
 
     Only matrices decay, since norms, biases and embeddings have scales of their own.
+
+    Args:
+        model: the recogniser.
+        config: which optimiser, and its rates.
+        fused: let AdamW take its step in one kernel; with fp16 that kernel would undo the scaling of gradients only
+            after they were clipped, which the trainer refuses.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     top = max(_block(name) for name, _ in model.named_parameters())
@@ -74,7 +80,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
         matrices = [group for (flat, _, _), group in groups.items() if flat]
         others = [group for (flat, _, _), group in groups.items() if not flat]
         return MuonWithAdamW(matrices, others, config.learning_rate)
-    return torch.optim.AdamW(list(groups.values()), lr=config.learning_rate, betas=BETAS, fused=True)
+    return torch.optim.AdamW(list(groups.values()), lr=config.learning_rate, betas=BETAS, fused=fused)
 
 
 def _block(name: str) -> int:

@@ -6,49 +6,88 @@ once, after all their batches, so that one rank can split while the others wait 
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 from torch import Tensor, nn
 
+from asr.losses import Losses
 from asr.model.recognizer import Batch
 
 log = logging.getLogger(__name__)
 
 
-def backward_in_parts(model: nn.Module, batch: Batch, loss: Tensor | None, again: Callable[[Batch], Tensor]) -> int:
+class Scored(NamedTuple):
+    """A batch, or a part of one, after its forward pass."""
+
+    loss: Tensor
+    """What the backward pass begins with: the total, scaled as the precision asks for."""
+    losses: Losses
+    """As the model gave them."""
+
+
+class Outcome(NamedTuple):
+    """What became of a batch."""
+
+    losses: list[Losses]
+    """Of the parts that went through; they add up to those of the batch."""
+    failures: int
+    """How often memory ran out."""
+    left_out: list[str]
+    """Ids of utterances that do not fit even alone."""
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Tell whether an error says that a GPU's or the CPU's memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or is_oom_error(error)
+
+
+def backward_in_parts(
+    model: nn.Module, batch: Batch, whole: Scored | None, again: Callable[[Batch], Scored]
+) -> Outcome:
     """Add the gradient of a batch to that of the batches before it, in as many parts as memory asks for.
 
     Args:
         model: owns the weights.
         batch: the whole batch.
-        loss: its loss, ready for the backward pass; None if the forward pass has failed already.
-        again: computes the loss of a part, scaled as `loss` is.
+        whole: it after its forward pass; None if that has failed already.
+        again: runs the forward pass of a part.
 
     Returns:
-        How often a part had to be split or, if it was one utterance, left out.
+        What was heard and what was not. Where nothing was, gradients are zero rather than absent: the other ranks wait
+        for this one's, and a gradient scaler wants to see some.
     """
+    heard: list[Losses] = []
+    left_out: list[str] = []
     failures = 0
     waiting = [batch]
     while waiting:
         part = waiting.pop()
         earlier = _take_gradients(model)
+        fits = whole is not None or failures > 0 or part is not batch
         try:
-            if part is batch and loss is None:
-                raise torch.OutOfMemoryError
-            (loss if part is batch and loss is not None else again(part)).backward()
-        except torch.OutOfMemoryError:
+            if fits:
+                scored, whole = whole or again(part), None
+                scored.loss.backward()
+                heard.append(Losses(*(value.detach() for value in scored.losses)))
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            fits = False
+        scored = None  # holds what the forward pass has kept
+        if not fits:
             failures += 1
-            loss = None
             _take_gradients(model)  # what a broken backward pass has left
+            garbage_collection_cuda()
             waiting += _halve(part)
+            left_out += part.ids if len(part.ids) == 1 else []
         _give_gradients(model, earlier)
-        if failures:
-            gc.collect()
-            torch.cuda.empty_cache()
-    return failures
+    if not heard:
+        _give_gradients(model, [torch.zeros_like(w) if w.requires_grad else None for w in model.parameters()])
+    return Outcome(heard, failures, left_out)
 
 
 def _halve(batch: Batch) -> list[Batch]:

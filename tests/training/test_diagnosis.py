@@ -99,12 +99,6 @@ def test_a_run_ends_early_when_nothing_gets_better(eight, tmp_path):
     assert epochs == [0, 1, 2]
 
 
-def test_a_logger_that_is_not_installed_is_one_line(eight, tmp_path):
-    config = composed("mini_librispeech", eight, tmp_path / "run", *TINY, "training.loggers=[wandb]")
-    with pytest.raises(ConfigError, match=r"training\.loggers: .*wandb"):
-        train(config)
-
-
 @pytest.mark.parametrize("mode", ["overfit", "fast", "profile"])
 def test_debug_modes_are_changes_that_later_overrides_may_change_again(mode):
     plain = compose(TrainConfig, "mini_librispeech")

@@ -1,0 +1,34 @@
+"""Loggers beside the CSV file, each without any network; they may not be installed."""
+
+from __future__ import annotations
+
+import pytest
+from runs import TINY, composed
+
+from asr.errors import ConfigError
+from asr.training import fit
+from asr.training.fit import train
+
+
+def test_wandb_writes_an_offline_run(eight, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, "debug=fast", "training.loggers=[wandb]"))
+    (written,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
+    assert b"valid/wer" in written.read_bytes()
+
+
+def test_mlflow_writes_a_folder(eight, tmp_path):
+    pytest.importorskip("mlflow")
+    train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, "debug=fast", "training.loggers=[mlflow]"))
+    (written,) = (tmp_path / "run" / "mlruns").glob("*/*/metrics/valid/wer")
+    assert float(written.read_text().split()[1]) > 0
+
+
+def test_a_logger_that_is_not_installed_is_named(eight, tmp_path, monkeypatch):
+    def absent(*arguments, **options):
+        raise ModuleNotFoundError("No module named 'wandb'")
+
+    monkeypatch.setattr(fit, "WandbLogger", absent)
+    with pytest.raises(ConfigError, match=r"training\.loggers: No module named 'wandb'; pip install"):
+        train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, "training.loggers=[wandb]"))
