@@ -62,7 +62,8 @@ def compose(schema: type[Schema], name: str, overrides: Sequence[str] = ()) -> S
 
     Args:
         schema: a dataclass type, which the YAML files call `/schema` in their defaults list.
-        name: a file of `conf/recipe` without its ending, or the path of a YAML file of one's own.
+        name: a file of `conf/recipe` without its ending, `lm/` and one of `conf/lm`, or the path of a YAML file of
+            one's own.
         overrides: `key=value` with dotted keys, or `group=name` to choose another file of `conf/group`.
 
     Raises:
@@ -81,9 +82,10 @@ def compose(schema: type[Schema], name: str, overrides: Sequence[str] = ()) -> S
         search = [f"hydra.searchpath=[file://{conf}]"]
     else:
         known = [path.stem for path in (conf / "recipe").glob("*.yaml")]
+        known += [f"lm/{path.stem}" for path in (conf / "lm").glob("*.yaml")]
         if name not in known:
             raise ConfigError(f"no configuration {name!r} in conf/recipe{suggest(name, known)}")
-        folder, entry, search = conf, f"recipe/{name}", []
+        folder, entry, search = conf, name if name.startswith("lm/") else f"recipe/{name}", []
     node = _unlocked(schema)
     _check_overrides(overrides, _keys(node), [path.name for path in conf.iterdir() if path.is_dir()])
     overrides = [change for override in overrides for change in _expand(override, conf)]

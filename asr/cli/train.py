@@ -13,7 +13,9 @@ from asr.errors import ConfigError
 
 
 def train(
-    config: Annotated[str, typer.Option("--config", help="A file of conf/recipe, or a YAML file of your own.")],
+    config: Annotated[
+        str, typer.Option("--config", help="A file of conf/recipe, lm/ and one of conf/lm, or a YAML file of your own.")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to the configuration, such as training.epochs=5.")
     ] = None,
@@ -23,9 +25,14 @@ def train(
         typer.Option("--init-from", help="Begin a new run with this checkpoint; `embedded` is the package's."),
     ] = None,
 ) -> None:
-    """Train a model; it ends up in the run folder as model.safetensors."""
+    """Train a recogniser, or with lm/... a language model; it ends up in the run folder as model.safetensors."""
     if resume and init_from:
         raise ConfigError("--resume goes on with a run, --init-from begins a new one: choose one of them")
+    if config.startswith("lm/") or _is_language_model(Path(config)):
+        if init_from:
+            raise ConfigError("--init-from begins with a recogniser; a language model begins from scratch")
+        _train_language_model(config, overrides or [], resume)
+        return
     from asr.config import compose
     from asr.training.config import TrainConfig
     from asr.training.fit import train as run_training
@@ -34,6 +41,23 @@ def train(
     init_from = EMBEDDED if init_from == Path("embedded") else init_from
     composed = compose(TrainConfig, config, overrides or [])
     console.print(f"trained: {run_training(composed, resume, init_from)}")
+
+
+def _is_language_model(config: Path) -> bool:
+    """Tell whether a YAML file of one's own is about a language model: its texts are named in it."""
+    if config.suffix not in (".yaml", ".yml") or not config.is_file():
+        return False
+    return any(line.startswith(("text:", "tokenizer_from:")) for line in config.read_text("utf-8").splitlines())
+
+
+def _train_language_model(config: str, overrides: list[str], resume: bool) -> None:
+    from asr.config import compose
+    from asr.training.language_model import LanguageModelRun, train_language_model
+    from asr.transcriber import EMBEDDED
+
+    composed = compose(LanguageModelRun, config, overrides)
+    source = EMBEDDED if composed.tokenizer_from == "embedded" else Path(composed.tokenizer_from)
+    console.print(f"trained: {train_language_model(composed, source, resume)}")
 
 
 def average(

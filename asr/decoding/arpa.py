@@ -22,10 +22,12 @@ from asr.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class NGrams:
-    """All n-grams of one order."""
+    """All n-grams of one order; M of them."""
 
+    contexts: NDArray[np.int64]
+    """Row of the first n - 1 tokens of each among the n-grams of the order below, shape (M,); 0 in order 1."""
     tokens: NDArray[np.int64]
-    """Token ids, shape (M, n)."""
+    """The last token of each, shape (M,)."""
     log_probs: NDArray[np.float64]
     """Natural log-probability of the last token after the others, shape (M,)."""
     backoffs: NDArray[np.float64]
@@ -111,15 +113,13 @@ def _lines(orders: list[NGrams], pieces: list[str]) -> Iterator[str]:
     yield "\\data\\\n"
     for order, grams in enumerate(orders, start=1):
         yield f"ngram {order}={len(grams.log_probs)}\n"
+    texts: list[str] = [""]  # of the n-grams of the order below
     for order, grams in enumerate(orders, start=1):
         yield f"\n\\{order}-grams:\n"
-        columns = (
-            (grams.log_probs / math.log(10)).tolist(),
-            grams.tokens.tolist(),
-            (grams.backoffs / math.log(10)).tolist(),
-        )
-        for log_prob, tokens, backoff in zip(*columns, strict=True):
-            words = " ".join([pieces[token] for token in tokens])
+        begins, ends = grams.contexts.tolist(), grams.tokens.tolist()
+        texts = [f"{texts[begin]} {pieces[end]}".lstrip(" ") for begin, end in zip(begins, ends, strict=True)]
+        columns = ((grams.log_probs / math.log(10)).tolist(), texts, (grams.backoffs / math.log(10)).tolist())
+        for log_prob, words, backoff in zip(*columns, strict=True):
             yield f"{log_prob:.6f}\t{words}\t{backoff:.6f}\n" if order < len(orders) else f"{log_prob:.6f}\t{words}\n"
     yield "\n\\end\\\n"
 
@@ -134,16 +134,31 @@ def _sections(lines: Iterator[str], ids: dict[str, int]) -> Iterator[NGrams]:
             break
     if not counts:
         raise ValueError("it has no line `ngram 1=...`")
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []  # names of each order, sorted, and their rows
     for order, count in enumerate(counts, start=1):
         if next((line.strip() for line in lines if line.strip()), "") != f"\\{order}-grams:":
             raise ValueError(f"it has no section of {order}-grams")
         section = list(islice(lines, count))
         if len(section) < count:
             raise ValueError(f"it ends within the {order}-grams")
-        yield _section(section, order, ids)
+        words, log_probs, backoffs = _section(section, order, ids)
+        contexts = np.zeros(count, dtype=np.int64)
+        for (names, rows), column in zip(found, words, strict=False):
+            wanted = contexts * len(ids) + column
+            places = np.searchsorted(names, wanted).clip(max=max(0, len(names) - 1))
+            if not np.array_equal(names[places] if len(names) else names, wanted):
+                raise ValueError(f"it has {order}-grams whose first {order - 1} words are no n-gram")
+            contexts = rows[places]
+        names = contexts * len(ids) + words[-1]
+        rows = np.argsort(names, kind="stable")
+        found.append((names[rows], rows))
+        yield NGrams(contexts, words[-1], log_probs, backoffs)
 
 
-def _section(lines: list[str], order: int, ids: dict[str, int]) -> NGrams:
+def _section(
+    lines: list[str], order: int, ids: dict[str, int]
+) -> tuple[list[NDArray[np.int64]], NDArray[np.float64], NDArray[np.float64]]:
+    """Read the token ids column by column, the log-probabilities and the backoffs."""
     fields = " ".join(lines).split()
     width = order + 2
     if len(fields) != width * len(lines):  # some or all lines come without a backoff weight
@@ -152,5 +167,7 @@ def _section(lines: list[str], order: int, ids: dict[str, int]) -> NGrams:
             raise ValueError(f"a line of the {order}-grams has the wrong number of words")
         fields = [field for row in rows for field in (row if len(row) == width else [*row, "0"])]
     words = [np.fromiter(map(ids.__getitem__, fields[column::width]), np.int64) for column in range(1, order + 1)]
-    numbers = [np.array(fields[column::width], dtype=np.float64) * math.log(10) for column in (0, order + 1)]
-    return NGrams(np.stack(words, axis=1), *numbers)
+    log_probs, backoffs = (
+        np.array(fields[column::width], dtype=np.float64) * math.log(10) for column in (0, order + 1)
+    )
+    return words, log_probs, backoffs

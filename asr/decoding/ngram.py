@@ -1,4 +1,4 @@
-"""N-gram language models: an ARPA file becomes an automaton that answers for many hypotheses at once.
+"""N-gram language models: a list of n-grams becomes an automaton that answers for many hypotheses at once.
 
 A state is the longest end of the text that the model knows as a context. Each state has arcs for the tokens that were
 seen after it, and one shorter state to fall back to, at a cost (Katz 1987). All arcs lie in one sorted array, so that
@@ -9,15 +9,13 @@ Shapes: R rows, V vocabulary, A arcs, S states; M n-grams of one order.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from asr.decoding.arpa import NGrams, read_arpa
-from asr.errors import ConfigError
-from asr.tokenizer import BLANK, START, Tokenizer
+from asr.decoding.arpa import NGrams
+from asr.tokenizer import BLANK, START
 
 UNSEEN = -100.0  # natural log-probability of a token that not even the unigrams hold
 
@@ -35,11 +33,8 @@ class NGramLanguageModel:
     """An n-gram model over the recogniser's tokens; see `asr.decoding.language_model.LanguageModel`.
 
     Args:
-        orders: the n-grams of order 1, 2, ...; the first n - 1 tokens of each must be one of the order below.
+        orders: the n-grams of order 1, 2, ...
         vocabulary: number of tokens V.
-
-    Raises:
-        ConfigError: the beginning of an n-gram is missing.
     """
 
     def __init__(self, orders: list[NGrams], vocabulary: int) -> None:
@@ -52,8 +47,9 @@ class NGramLanguageModel:
         self._log_probs = torch.zeros(0)
         self._fallback = torch.zeros(states, dtype=torch.int64)
         self._weight = torch.zeros(states)  # natural logarithm of what falling back costs
+        nodes = torch.zeros(1, dtype=torch.int64)  # states of the order below
         for order, grams in enumerate(orders, start=1):
-            self._add(order, grams)
+            nodes = self._add(order, grams, nodes)
         self._tokens = self._keys % vocabulary
         bounds = torch.searchsorted(self._keys, torch.arange(states + 1) * vocabulary)
         self._unigrams = torch.full((vocabulary,), UNSEEN)
@@ -61,12 +57,20 @@ class NGramLanguageModel:
         bounds[0] = bounds[1]  # they have a row of their own
         self._begin, self._count = bounds[:-1], bounds.diff()
 
-    def _add(self, order: int, grams: NGrams) -> None:
-        """Append the arcs of one order, and the states that they lead to."""
-        tokens = torch.from_numpy(grams.tokens)
-        parents = self._states(tokens[:, :-1])
-        keys, sorting = (parents * self.vocabulary + tokens[:, -1]).sort()
-        parents, last = parents[sorting], tokens[sorting, -1]
+    def _add(self, order: int, grams: NGrams, nodes: Tensor) -> Tensor:
+        """Append the arcs of one order, and the states that they lead to.
+
+        Args:
+            order: n.
+            grams: the n-grams, M of them.
+            nodes: state of each n-gram of the order below.
+
+        Returns:
+            The states, shape (M,).
+        """
+        parents, last = nodes[torch.from_numpy(grams.contexts)], torch.from_numpy(grams.tokens)
+        keys, sorting = (parents * self.vocabulary + last).sort()
+        parents, last = parents[sorting], last[sorting]
         # Where the text without its first token leads; all shorter n-grams are in place already.
         shorter = self._next(self._fallback[parents], last) if order > 1 else torch.zeros_like(last)
         targets = shorter
@@ -77,19 +81,7 @@ class NGramLanguageModel:
         self._keys = torch.cat((self._keys, keys))
         self._targets = torch.cat((self._targets, targets))
         self._log_probs = torch.cat((self._log_probs, torch.from_numpy(grams.log_probs).float()[sorting]))
-
-    def _states(self, contexts: Tensor) -> Tensor:
-        """States of contexts that must be there, shape (M, n) to (M,)."""
-        states = torch.zeros(len(contexts), dtype=torch.int64)
-        for column in contexts.unbind(1):
-            key = states * self.vocabulary + column
-            place = torch.searchsorted(self._keys, key).clamp(max=len(self._keys) - 1)
-            if not torch.equal(self._keys[place], key):
-                raise ConfigError(
-                    f"the language model has n-grams of order {contexts.shape[1] + 1} without their start"
-                )
-            states = place + 1
-        return states
+        return torch.empty_like(targets).index_copy(0, sorting, targets)
 
     def start(self, rows: int, device: torch.device) -> tuple[Tensor, NGramState]:
         """Begin `rows` texts with the start token."""
@@ -116,14 +108,15 @@ class NGramLanguageModel:
 
     def _next(self, nodes: Tensor, tokens: Tensor) -> Tensor:
         """States after one more token each."""
-        result, found = torch.zeros_like(nodes), torch.zeros_like(nodes, dtype=torch.bool)
-        for _ in range(self._order):
+        result, looking = torch.zeros_like(nodes), torch.arange(len(nodes), device=nodes.device)
+        for _ in range(self._order):  # of ever shorter ends of the text; most are found at once
             key = nodes * self.vocabulary + tokens
             place = torch.searchsorted(self._keys, key).clamp(max=len(self._keys) - 1)
             hit = self._keys[place] == key
-            result = torch.where(hit & ~found, self._targets[place], result)
-            found = found | hit
-            nodes = self._fallback[nodes]
+            result[looking[hit]] = self._targets[place[hit]]
+            looking, nodes, tokens = looking[~hit], self._fallback[nodes[~hit]], tokens[~hit]
+            if not len(looking):
+                break
         return result
 
     def _distribution(self, nodes: Tensor) -> Tensor:
@@ -140,13 +133,3 @@ class NGramLanguageModel:
             answer += self._weight[states][:, None]
             answer[rows, self._tokens[arcs]] = self._log_probs[arcs]
         return answer
-
-
-@lru_cache(maxsize=2)
-def load_ngram(path: str, tokenizer: Tokenizer) -> NGramLanguageModel:
-    """Read an ARPA file for fusion; the last two stay in memory.
-
-    Raises:
-        ConfigError: the file is missing, damaged, or made for another tokenizer.
-    """
-    return NGramLanguageModel(read_arpa(path, tokenizer), len(tokenizer))

@@ -1,4 +1,4 @@
-"""Tune the weights of a search on a dev set: one after another, each on a grid, until none helps any more."""
+"""Tune the weights of a search on a dev set: one after another, step by step on a grid, until none helps any more."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from asr.manifest import Manifest
 from asr.model.recognizer import Recognizer
 from asr.normalize import get_normalizer
 
-LM_WEIGHTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.8, 1.0)
-LENGTH_BONUSES = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+LM_WEIGHTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.3)
+LENGTH_BONUSES = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 CTC_WEIGHTS = (0.1, 0.3, 0.5, 0.7, 0.9)
-ROUNDS = 2  # of all weights; a second one mends what the order of the first one spoilt
+ROUNDS = 4  # of all weights, at most: one weight's best place depends on the others
 BATCH_SECONDS = 80.0
 
 
@@ -79,22 +79,34 @@ def tune(
     values = grid(options)
     encoded = list(_encode(model, manifest))
     trials: dict[DecodingOptions, Trial] = {}
+
+    def rates(candidate: DecodingOptions) -> tuple[float, float]:
+        if candidate not in trials:
+            trials[candidate] = _try(model, manifest, encoded, candidate, normalizer)
+            progress(1)
+        return trials[candidate].wer, trials[candidate].cer
+
     best = options
     for _ in range(ROUNDS):
         before = best
         for name, choices in values.items():
-            for candidate in [best, *(replace(best, **{name: choice}) for choice in choices)]:
-                if candidate not in trials:
-                    trials[candidate] = _try(model, manifest, encoded, candidate, normalizer)
-                    progress(1)
-            best = min(trials.values(), key=lambda trial: (trial.wer, trial.cer)).options
+            here = getattr(best, name)
+            ways = (sorted(c for c in choices if c > here), sorted((c for c in choices if c < here), reverse=True))
+            for way in ways:
+                for choice in way:  # on as long as it gets better
+                    candidate = replace(best, **{name: choice})
+                    if rates(candidate) >= rates(best):
+                        break
+                    best = candidate
+                if getattr(best, name) != here:
+                    break
         if best == before:
             break
     return sorted(trials.values(), key=lambda trial: (trial.wer, trial.cer))
 
 
 def most_trials(options: DecodingOptions) -> int:
-    """Tell how many trials `tune` makes at most."""
+    """Tell how many trials `tune` makes at most; it mostly ends after a third of them."""
     return ROUNDS * sum(map(len, grid(options).values())) + 1
 
 

@@ -4,21 +4,27 @@ import gzip
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from decoding.oracles import text_probabilities
+from decoding.oracles import text_probabilities, tiny
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
-from asr.decoding import DecodingOptions
+from asr.decoding import DecodingOptions, decode
 from asr.decoding.arpa import read_arpa, read_sentences, write_arpa
 from asr.decoding.ctc_beam import search_prefixes
 from asr.decoding.fusion import Fusion
 from asr.decoding.kneser_ney import estimate
+from asr.decoding.language_model_file import load_language_model
 from asr.decoding.ngram import NGramLanguageModel
+from asr.decoding.ngram_file import write_ngrams
 from asr.errors import ConfigError, DataError
+from asr.model.language_model import LanguageModelConfig, NeuralLanguageModel
 from asr.tokenizer import BLANK, END, START, TokenizerConfig, train_tokenizer
 
 TEXTS = [
@@ -88,21 +94,120 @@ def test_the_estimate_is_the_textbooks(order):
                 written = (*written, token)
 
 
-@example(texts=[[4]], order=5, cutoff=0, walk=[])  # shorter than the order
+@example(texts=[[4]], order=5, cutoff=0, pruning=0.0, walk=[])  # shorter than the order
 @settings(max_examples=30, deadline=None)
 @given(
     texts=st.lists(st.lists(st.integers(4, 8), min_size=1, max_size=9), min_size=1, max_size=8),
     order=st.integers(2, 5),
     cutoff=st.integers(0, 2),
+    pruning=st.sampled_from([0.0, 1e-3, 0.1]),
     walk=st.lists(st.integers(1, 8).filter(lambda token: token not in (START, END)), max_size=8),
 )
-def test_probabilities_sum_to_one_after_any_text(texts, order, cutoff, walk):
-    lm = NGramLanguageModel(estimate(texts, order, 9, cutoff), 9)
+def test_probabilities_sum_to_one_after_any_text(texts, order, cutoff, pruning, walk):
+    lm = NGramLanguageModel(estimate(texts, order, 9, cutoff, pruning), 9)
     log_probs, state = lm.start(1, CPU)
     for token in walk:
         assert float(log_probs.exp().sum()) == pytest.approx(1, abs=1e-5)
         log_probs, state = lm.step(torch.tensor([token]), state)
     assert float(log_probs.exp().sum()) == pytest.approx(1, abs=1e-5)
+
+
+def conditional(grams, context):
+    """Distribution after one token by a model of order 2, shape (V,)."""
+    lm = NGramLanguageModel(grams, V)
+    _, state = lm.start(1, CPU)
+    if context == START:
+        return state.log_probs[0].double().exp().numpy()
+    return lm.step(torch.tensor([context]), state)[0][0].double().exp().numpy()
+
+
+def test_pruning_leaves_out_exactly_what_changes_the_perplexity_too_little():
+    threshold = 2e-3
+    full, pruned = estimate(ENCODED, 2, V), estimate(ENCODED, 2, V, pruning=threshold)
+    stream = Counter(token for text in ENCODED for token in (START, *text, END))
+    unigrams = np.zeros(V)
+    unigrams[full[0].tokens] = np.exp(full[0].log_probs)
+    kept = set(zip(pruned[0].tokens[pruned[1].contexts], pruned[1].tokens, strict=True))
+    bigrams = list(zip(full[0].tokens[full[1].contexts], full[1].tokens, strict=True))
+    worth = {}
+    for context, token in bigrams:
+        before = conditional(full, int(context))
+        others = [end for begin, end in bigrams if begin == context and end != token]
+        after = unigrams * (1 - before[others].sum()) / (1 - unigrams[others].sum())
+        after[others] = before[others]
+        seen = [other for other in range(V) if before[other] > 1e-12]
+        divergence = (before[seen] * np.log(before[seen] / after[seen])).sum() * stream[context] / stream.total()
+        worth[context, token] = math.expm1(divergence)
+    assert kept == {bigram for bigram, change in worth.items() if change >= threshold}
+    assert 0 < len(kept) < len(bigrams)
+
+
+def test_pruning_keeps_the_beginnings_of_what_it_keeps_and_costs_little():
+    full, pruned = estimate(ENCODED, 4, V), estimate(ENCODED, 4, V, pruning=5e-3)
+    assert sum(len(grams.tokens) for grams in pruned) < 0.7 * sum(len(grams.tokens) for grams in full)
+    assert perplexity(NGramLanguageModel(pruned, V)) < 1.6 * perplexity(NGramLanguageModel(full, V))
+    more = estimate(ENCODED, 4, V, pruning=5e-2)
+    assert sum(len(grams.tokens) for grams in more) < sum(len(grams.tokens) for grams in pruned)
+
+
+def perplexity(lm):
+    total, count = 0.0, 0
+    for text in ENCODED:
+        log_probs, state = lm.start(1, CPU)
+        for token in (*text, END):
+            total, count = total + float(log_probs[0, token]), count + 1
+            log_probs, state = lm.step(torch.tensor([token]), state)
+    return math.exp(-total / count)
+
+
+def test_a_compact_file_holds_the_model_and_maps_tokens_by_their_names(tmp_path):
+    orders = estimate(ENCODED, 4, V, 0, 1e-4)
+    for name in ("a.safetensors", "b.safetensors"):
+        write_ngrams(tmp_path / name, orders, TOKENIZER, {"texts": ["x"]})
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    other = train_tokenizer(["zzzzzzyyyyyyuuuuummmmm nnn", *TEXTS], TokenizerConfig(kind="char"))
+    assert [other.piece(token) for token in range(V)] != [TOKENIZER.piece(token) for token in range(V)]
+    expected = NGramLanguageModel(orders, V)
+    for tokenizer in (TOKENIZER, other):
+        lm = load_language_model(str(tmp_path / "a.safetensors"), tokenizer)
+        for text in ("the cat sat", "on a mat", "dog dog"):
+            one, one_state = expected.start(1, CPU)
+            two, two_state = lm.start(1, CPU)
+            pairs = zip(TOKENIZER.encode(text), tokenizer.encode(text), strict=True)
+            for ours, theirs in pairs:
+                assert float(two[0, theirs]) == pytest.approx(float(one[0, ours]), abs=0.05)  # one of 256 values
+                one, one_state = expected.step(torch.tensor([ours]), one_state)
+                two, two_state = lm.step(torch.tensor([theirs]), two_state)
+            assert float(two[0, END]) == pytest.approx(float(one[0, END]), abs=0.05)
+
+
+def test_compact_files_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "lm.safetensors"
+    write_ngrams(path, estimate(ENCODED, 3, V), TOKENIZER, {})
+    with pytest.raises(ConfigError, match="no tokens of this model"):
+        load_language_model(str(path), train_tokenizer(["xyz"], TokenizerConfig(kind="char")))
+    good = load_file(path)
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    changes = [
+        {"children.2": good["children.2"] + 1},
+        {"children.3": good["children.3"][:-1]},
+        {"tokens.3": good["tokens.3"][::-1].copy()},
+        {"tokens.1": good["tokens.1"] + 200},
+        {"log_probs.2": good["log_probs.2"][:-1]},
+        {"log_prob_values.3": good["log_prob_values.3"][:1]},
+        {"backoff_values.2": good["backoff_values.2"] * np.nan},
+    ]
+    for change in changes:
+        save_file(good | change, path, metadata)
+        with pytest.raises(ConfigError, match="damaged"):
+            load_language_model(str(path), TOKENIZER)
+    save_file(good, path, {"format": "asr-1"})
+    with pytest.raises(ConfigError, match="no n-gram model"):
+        load_language_model(str(path), TOKENIZER)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ConfigError, match=r"lm\.safetensors.*damaged"):
+        load_language_model(str(path), TOKENIZER)
 
 
 def test_kenlm_reads_the_same_numbers_from_the_file(tmp_path):
@@ -129,6 +234,7 @@ def test_a_file_holds_what_was_written_and_the_same_bytes_each_time(tmp_path):
     assert (tmp_path / "b.arpa.gz").read_bytes() == (tmp_path / "c.arpa.gz").read_bytes()
     assert gzip.decompress((tmp_path / "b.arpa.gz").read_bytes()) == (tmp_path / "a.arpa").read_bytes()
     for one, other in zip(orders, read_arpa(tmp_path / "b.arpa.gz", TOKENIZER), strict=True):
+        np.testing.assert_array_equal(one.contexts, other.contexts)
         np.testing.assert_array_equal(one.tokens, other.tokens)
         np.testing.assert_allclose(one.log_probs, other.log_probs, atol=1e-5)
         np.testing.assert_allclose(one.backoffs, other.backoffs, atol=1e-5)
@@ -161,12 +267,18 @@ def test_rows_stand_still_and_are_reordered():
     torch.testing.assert_close(log_probs[2], lm.step(torch.tensor([tokens[0]]), lm.start(1, CPU)[1])[0][0])
 
 
-def test_fusion_in_an_endless_ctc_beam_equals_exhaustive_search():
+def neural(vocabulary):
+    torch.manual_seed(3)
+    return NeuralLanguageModel(vocabulary, LanguageModelConfig(layers=2, dim=16, heads=2, feed_forward=32)).eval()
+
+
+@pytest.mark.parametrize("kind", ["n-gram", "neural"])
+def test_fusion_in_an_endless_ctc_beam_equals_exhaustive_search(kind):
     torch.manual_seed(0)
     log_probs = (2 * torch.randn(1, 4, 6)).log_softmax(-1)
-    lm = NGramLanguageModel(estimate([[4, 5, 4], [4, 4, 5], [5, 4]], 3, 6), 6)
+    lm = neural(6) if kind == "neural" else NGramLanguageModel(estimate([[4, 5, 4], [4, 4, 5], [5, 4]], 3, 6), 6)
     options = DecodingOptions(mode="ctc_beam", beam_size=1500, lm_weight=0.7, length_bonus=0.4)
-    (found,) = search_prefixes(log_probs, torch.tensor([4]), options, Fusion(lm, 0.7, None, 0.4))
+    (found,) = search_prefixes(log_probs, torch.tensor([4]), options, Fusion(lm, 0.7, length_bonus=0.4))
     oracle = {text: p for text, p in text_probabilities(log_probs[0]).items() if set(text) <= {1, 4, 5}}
     ours = {hypothesis.tokens: hypothesis for hypothesis in found}
     for text, probability in oracle.items():
@@ -179,6 +291,28 @@ def test_fusion_in_an_endless_ctc_beam_equals_exhaustive_search():
         assert ours[text].score == pytest.approx(math.log(probability) + 0.7 * total + 0.4 * len(text), abs=1e-4)
     scores = [hypothesis.score for hypothesis in found]
     assert all(one >= other for one, other in itertools.pairwise(scores))
+
+
+@pytest.mark.parametrize("mode", ["ctc_beam", "attention", "joint", "rescoring"])
+def test_a_neural_model_takes_part_in_every_mode_and_batched_is_as_alone(mode):
+    recognizer = tiny(4)
+    lm = neural(len(recognizer.tokenizer))
+    encoder_out, lengths = torch.randn(3, 9, 16), torch.tensor([9, 6, 4])
+    options = DecodingOptions(mode=mode, beam_size=4, lm_weight=0.8)
+    together = decode(recognizer, encoder_out, lengths, options, lm)
+    without = decode(recognizer, encoder_out, lengths, replace(options, lm_weight=0.0), lm)
+    if mode != "attention":  # whose decoder, untrained, ends at once
+        assert [found[0].tokens for found in together] != [found[0].tokens for found in without]
+    for row, (best, *_) in enumerate(together):
+        length = int(lengths[row])
+        (alone, *_) = decode(recognizer, encoder_out[row : row + 1, :length], lengths[row : row + 1], options, lm)[0]
+        assert alone.tokens == best.tokens
+        assert alone.score == pytest.approx(best.score, abs=1e-4)
+        inputs = torch.tensor([[START, *best.tokens]])
+        with torch.no_grad():
+            whole = lm(inputs)[0].gather(1, torch.tensor([[*best.tokens, END]]).T).sum()
+        if best.fallback is None:
+            assert best.lm == pytest.approx(float(whole), abs=1e-4)
 
 
 @pytest.mark.parametrize(

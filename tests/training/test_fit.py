@@ -17,7 +17,9 @@ from asr.transcriber import Transcriber
 
 RECIPES = sorted(path.stem for path in (resource("conf") / "recipe").glob("*.yaml"))
 PARTS = sorted(
-    f"{path.parent.name}={path.stem}" for path in resource("conf").glob("*/*.yaml") if path.parent.name != "recipe"
+    f"{path.parent.name}={path.stem}"
+    for path in resource("conf").glob("*/*.yaml")
+    if path.parent.name not in ("recipe", "lm")
 )
 
 
