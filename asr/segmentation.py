@@ -35,6 +35,13 @@ HIGH_PASS = 400.0  # Hz
 LEAST_KEPT = 0.5
 LONG_ENOUGH = 20  # frames (0.64 s)
 FALL = 2.0
+# In a stretch that is long enough, speech is rarely in doubt: of 254 utterances, with noise of up to 0 dB mixed in, the
+# mean over the frames is at least 0.75. Machines, birds and bells that get over BEGINS here and there lie lower.
+LEAST_MEAN = 0.7
+# A hum or a tone that fills a short file has no fall and is too short for the high-pass, but its spectrum stands still:
+# it varies by 0.2 dB at most, that of 544 cuttings of 0.1 to 0.2 s out of words by 0.6 at least, whole words by 3.6.
+STEADY = 0.5  # dB
+STEADY_WINDOW = 1024  # samples (64 ms), which part the harmonics of a hum
 MARGIN = 20  # frames (0.64 s) of context kept around speech: weak first and last sounds lie there
 PAUSE = 48  # frames (1.5 s): a longer pause ends a chunk; over twice MARGIN, so that margins do not meet
 QUIET = 0.2  # seconds over which loudness is measured when a place to cut is sought
@@ -113,10 +120,22 @@ def _is_voice(waveform: NDArray[np.float32], active: NDArray[np.float32], voice:
     if active.max() < CERTAIN or len(spoken) < min(SHORTEST, len(active)):
         return False
     if len(spoken) >= LONG_ENOUGH:
-        return _kept_by_high_pass(waveform, voice) >= LEAST_KEPT * len(spoken)
+        sure = bool(active[spoken].mean() >= LEAST_MEAN)
+        return sure and _kept_by_high_pass(waveform, voice) >= LEAST_KEPT * len(spoken)
+    if _variation(waveform) < STEADY:
+        return False
     power = np.square(waveform[: len(waveform) // FRAME * FRAME]).reshape(-1, FRAME).mean(axis=1)
     after = power[spoken[-1] + 1 :]
     return len(after) < SHORTEST or bool(power[spoken[0] : spoken[-1] + 1].mean() > FALL * after.mean())
+
+
+def _variation(waveform: NDArray[np.float32]) -> float:
+    """Measure how the spectrum varies: each frequency's standard deviation in dB, weighted by its power."""
+    if len(waveform) < STEADY_WINDOW * 5 // 4:
+        return np.inf
+    frames = np.lib.stride_tricks.sliding_window_view(waveform, STEADY_WINDOW)[:: STEADY_WINDOW // 4]
+    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(STEADY_WINDOW)))) + 1e-10
+    return float(np.average((10 * np.log10(power)).std(axis=0), weights=power.mean(axis=0)))
 
 
 def _kept_by_high_pass(waveform: NDArray[np.float32], voice: VoiceActivity) -> int:

@@ -28,7 +28,7 @@ from asr.audio import SAMPLE_RATE, Source, stream
 from asr.errors import AsrError
 from asr.evaluation.report import fill_page
 from asr.evaluation.results import write_text
-from asr.features import FRAME_SHIFT
+from asr.features import FFT_SIZE, FRAME_SHIFT, LogMel
 from asr.losses import decoder_inputs
 from asr.model.inspection import attention_weights
 from asr.model.recognizer import Recognizer
@@ -102,9 +102,10 @@ def look_inside(model: Recognizer, waveform: Floats, segment: Segment) -> dict[s
         segment: its text, tokens and words.
 
     Returns:
-        What the page's script reads. Each panel has its shape, the seconds at which its first frame begins, the seconds
-        that a frame lasts, and its bytes, compressed: `mel` (T, M), `ctc` (tokens, T'), and with one more byte in front
-        of each row `cross` (layers, heads, U + 1, T') and `encoder` (layers, heads, T', T').
+        What the page's script reads. `bands` are kHz and how far up the sound's picture they lie, 0 to 1. Each panel
+        has its shape, the seconds at which its first frame begins, the seconds that a frame lasts, and its bytes,
+        compressed: `mel` (T, M), `ctc` (tokens, T'), and with one more byte in front of each row `cross` (layers,
+        heads, U + 1, T') and `encoder` (layers, heads, T', T').
     """
     device = next(model.parameters()).device
     samples = torch.from_numpy(waveform)[None].to(device)
@@ -126,6 +127,7 @@ def look_inside(model: Recognizer, waveform: Floats, segment: Segment) -> dict[s
         "tokens": [model.tokenizer.piece(token) for token in segment.tokens] + ["end"],
         "words": _words(model, segment),
         "mel": _panel(_shades(features), FRAME_SHIFT / SAMPLE_RATE),
+        "bands": _frequencies(model.log_mel),
         "ctc": _panel(heard, step) | {"labels": labels},
         "cross": _attention(
             [part for name, part in rows.items() if name.endswith("cross_attention")], step, square=False
@@ -173,6 +175,13 @@ def _shades(features: Floats) -> Bytes:
     highest = float(np.quantile(features, 0.999))
     lowest = max(float(np.quantile(features, 0.05)), highest - DEEPEST)
     return np.rint(255 * ((features - lowest) / max(highest - lowest, 1e-3)).clip(0, 1)).astype(np.uint8)
+
+
+def _frequencies(log_mel: LogMel) -> list[tuple[int, float]]:
+    """Give kHz to mark at the side of the spectrogram, and how far up they lie: where mel bands have their peaks."""
+    peaks = log_mel.filterbank.argmax(dim=0).cpu().numpy() * SAMPLE_RATE / FFT_SIZE
+    heights = (np.arange(len(peaks)) + 0.5) / len(peaks)
+    return [(khz, round(float(np.interp(1000.0 * khz, peaks, heights)), 3)) for khz in (1, 2, 4)]
 
 
 def _heard(posteriors: Floats, model: Recognizer) -> tuple[Bytes, list[str]]:
@@ -237,7 +246,8 @@ def _page(model: Recognizer, transcript: Transcript, content: dict[str, Any], li
         transcript.model,
         f"{encoder.kind.replace('e_b', 'E-B')} encoder, {encoder.layers} layers of {encoder.heads} heads, "
         f"{encoder.positions} positions, {10 * encoder.subsampling} ms frames",
-        f"decoder, {decoder.layers} {'layer' if decoder.layers == 1 else 'layers'} of {decoder.heads} heads",
+        f"decoder, {decoder.layers} {'layer' if decoder.layers == 1 else 'layers'} of {decoder.heads} heads"
+        + (", untrained (ctc_weight 1)" if model.config.loss.ctc_weight == 1 else ""),
         "" if transcript.channel is None else f"channel {transcript.channel}",
     )
     return fill_page(

@@ -130,6 +130,24 @@ def test_a_word_without_silence_around_it_is_heard(data, voice):
     assert chunk.speech
 
 
+@pytest.mark.parametrize("milliseconds", [100, 200, 300])
+def test_cuttings_out_of_words_are_not_taken_for_a_hum(milliseconds, speech):
+    """A word may be cut off at both ends, and a vowel is nearly steady, but not as steady as a hum."""
+    size = milliseconds * SAMPLE_RATE // 1000
+    cuttings = [speech[first : first + size] for first in range(0, len(speech) - size, 2 * size)]
+    loud = [cutting for cutting in cuttings if np.square(cutting).mean() > 0.5 * np.square(speech).mean()]
+    assert len(loud) > 50
+    assert all(segmentation._variation(cutting) > segmentation.STEADY for cutting in loud)
+
+
+@pytest.mark.parametrize("decibels", [0, 10])
+def test_speech_in_noise_is_heard(decibels, speech, voice):
+    noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+    noise *= np.sqrt(np.square(speech).mean() / 10 ** (decibels / 10))
+    chunks = list(plan_chunks(blocks(speech + noise), voice))
+    assert sum(len(chunk.waveform) for chunk in chunks if chunk.speech) > 0.95 * len(speech)
+
+
 def test_no_audio_gives_no_chunk(voice):
     assert list(plan_chunks([], voice)) == []
 

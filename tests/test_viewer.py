@@ -18,13 +18,14 @@ from examples import small_config, waveforms
 
 from asr.audio import SAMPLE_RATE
 from asr.cli import main
+from asr.features import LogMel
 from asr.losses import decoder_inputs
 from asr.model.attention import score, weigh
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import BLANK
 from asr.transcriber import Transcriber
 from asr.transcript import Segment, Span, Transcript, Word
-from asr.viewer import MOST_BYTES, MOST_PAGES, _attention, look_inside, quantised, write_pages
+from asr.viewer import MOST_BYTES, MOST_PAGES, _attention, _frequencies, look_inside, quantised, write_pages
 
 HOSTILE = (
     "<script>document.title='broken'</script><img src=http://example.invalid/x onerror=alert(1)> </script> & $$data"
@@ -163,6 +164,14 @@ def test_parts_keep_sums_and_are_close_to_the_weights():
     np.testing.assert_allclose((half[:, 1:] / 2 ** half[:, :1]).sum(axis=1), 0.5, atol=1e-4)
 
 
+def test_frequencies_stand_where_their_tone_is_seen():
+    log_mel = LogMel(80)
+    for khz, height in _frequencies(log_mel):
+        tone = torch.sin(2 * torch.pi * 1000.0 * khz * torch.arange(8000) / SAMPLE_RATE)[None]
+        features = log_mel(tone, torch.tensor([8000]))[0][0]
+        assert abs(int(features[20].argmax()) - 80 * height) < 1.5
+
+
 def test_large_models_share_frames_until_they_fit():
     rng = np.random.default_rng(0)
     layers = list(rng.dirichlet(np.ones(301), size=(12, 8, 301)).astype(np.float32))
@@ -275,6 +284,49 @@ def test_the_page_works_in_a_browser_without_network(written, tmp_path):
         assert (tmp_path / "page.png").stat().st_size > 20_000
         assert page.complaints == []
         assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
+
+
+def test_the_cursor_moves_through_every_panel_while_it_plays(written):
+    with opened(written[0]) as page:
+        page.wait_for_selector("html[data-ready]")
+        page.keyboard.press("Escape")
+        still = cursors(page)
+        assert set(still) == {"lane", "mel", "ctc", "ribbons", "map0", "map1", "map2", "map3", "self"}
+        page.keyboard.press("Space")
+        wait_until(page, "player.currentTime > 0.3")
+        page.keyboard.press("Space")
+        wait_until(page, "player.paused")
+        page.wait_for_timeout(100)
+        expected = page.evaluate("player.currentTime / player.duration * view.width")
+        for name, left in cursors(page).items():
+            assert left - still[name] == pytest.approx(expected, abs=1.5), name
+
+
+def cursors(page) -> dict[str, float]:
+    """Where the cursor stands in each panel, in pixels from where its canvas begins."""
+    return page.evaluate(
+        """Object.fromEntries([...document.querySelectorAll(".time")].map((row) => {
+            const canvas = row.querySelector("canvas"), cursor = getComputedStyle(row, "::after");
+            if (cursor.opacity !== "1" || !(parseFloat(cursor.height) >= canvas.clientHeight)) return [canvas.id, NaN];
+            return [canvas.id, row.getBoundingClientRect().left + parseFloat(cursor.left) + 1
+                               - canvas.getBoundingClientRect().left];
+        }))"""
+    )
+
+
+def test_no_frame_is_left_out_in_a_narrow_window(written):
+    with opened(written[0]) as page:
+        page.wait_for_selector("html[data-ready]")
+        seen = page.evaluate(
+            """Array.from({ length: 40 }, (_, place) => {
+                view.width = 270;
+                const image = paint(500, 1, (x) => x === 300 + place ? [0, 0, 0, 255] : [0, 0, 0, 0]);
+                const canvas = document.createElement("canvas"), context = surface(canvas, 10);
+                across(context, image, { begin: 0, step: data.duration / 500 }, 0, 10);
+                return Math.max(...context.getImageData(0, 5, canvas.width, 1).data);
+            })"""
+        )
+        assert min(seen) > 5
 
 
 def wait_until(page, expression: str) -> None:

@@ -56,7 +56,7 @@ VARIANTS = {
 class Settings:
     """What all runs share."""
 
-    steps: int = 750
+    steps: int = 1500
     """Training steps of each run."""
     batch: int = 64
     """Words in a batch; all its chains have the same number of words, so that little is padding."""

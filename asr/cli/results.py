@@ -64,9 +64,10 @@ def show_result(result: dict[str, Any]) -> None:
     normalizer = result["normalizer"]
     typer.echo(f"WER {100 * result['wer']:.2f} %  ({counts})")
     typer.echo(f"95 % interval {_range(interval)}, by {interval['blocks']} {interval['unit']}s{_caution(interval)}")
+    typer.echo(f"CER {100 * result['cer']:.2f} %, 95 % interval {_range(result['cer_interval'])}")
     typer.echo(
-        f"CER {100 * result['cer']:.2f} %   raw WER {100 * result['raw_wer']:.2f} %, raw CER "
-        f"{100 * result['raw_cer']:.2f} %   normalizer {normalizer['name']} {normalizer['hash']}"
+        f"raw WER {100 * result['raw_wer']:.2f} %, raw CER {100 * result['raw_cer']:.2f} %   "
+        f"normalizer {normalizer['name']} {normalizer['hash']}"
     )
     if confidence := result.get("confidence"):
         area = "-" if confidence["auroc"] is None else f"{confidence['auroc']:.3f}"

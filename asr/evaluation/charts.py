@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from asr.evaluation.bootstrap import FEW_BLOCKS
+
 MOST_ROWS = 30  # of many speakers the worst are drawn
 TITLES = {"snr": "signal-to-noise ratio"}
 _WIDTH, _LEFT, _RIGHT, _STEP = 520, 150, 62, 27  # pixels
@@ -38,13 +40,17 @@ def dot_plot(key: str, rows: Sequence[dict[str, Any]], overall: float, first: in
     for place, (number, row) in enumerate(shown):
         y = _STEP * place + _STEP // 2
         name = row["value"] if len(row["value"]) <= 20 else row["value"][:19] + "…"
-        about = f"{row['value']}: {row['errors']} errors in {row['words']} words, {row['utterances']} utterances"
+        about = (
+            f"{row['value']}: {row['errors']} errors in {row['words']} words, {row['utterances']} utterances; "
+            f"bar from {row['blocks']} {row['unit']}s"
+        )
+        whisker = "whisker few" if row["blocks"] < FEW_BLOCKS else "whisker"
         lines += [
             f'<g class="row" tabindex="0" data-slice="{number}"><title>{escape(about)}</title>',
             f'<rect class="hit" x="0" y="{y - 13}" width="{_WIDTH}" height="26" rx="5"/>',
             f'<text class="end" x="{_LEFT - 12}" y="{y + 5}">{escape(name)}</text>',
             f'<line class="track" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>',
-            f'<line class="whisker" x1="{across(row["low"])}" x2="{across(row["high"])}" y1="{y}" y2="{y}"/>',
+            f'<line class="{whisker}" x1="{across(row["low"])}" x2="{across(row["high"])}" y1="{y}" y2="{y}"/>',
             f'<circle class="dot" cx="{across(row["wer"])}" cy="{y}" r="5"/>',
             f'<text class="end" x="{_WIDTH - 4}" y="{y + 5}">{100 * row["wer"]:.1f} %</text></g>',
         ]

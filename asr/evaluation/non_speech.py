@@ -32,7 +32,8 @@ def synthetic_signals(seconds: float = 30.0) -> dict[str, NDArray[np.float32]]:
     slopes = {"white noise": 0.0, "pink noise": 0.5, "brown noise": 1.0}
     octaves = np.maximum(np.arange(len(spectrum)), seconds * 20)  # flat below 20 Hz
     signals = {name: np.fft.irfft(spectrum / octaves**slope, size) for name, slope in slopes.items()}
-    signals["hum"] = _tones(time_axis, *(50.0 * harmonic for harmonic in range(1, 12)))
+    for mains in (50, 60):
+        signals[f"{mains} Hz hum"] = _tones(time_axis, *(mains * harmonic for harmonic in range(1, 12)))
     signals["tone"] = _tones(time_axis, 440.0)
     signals["dial tone"] = _tones(time_axis, 350.0, 440.0)
     signals["sweep"] = np.sin(2 * np.pi * (100 + 0.5 * 3900 * time_axis / seconds) * time_axis)

@@ -127,8 +127,9 @@ def _page(result: dict[str, Any], content: dict[str, Any]) -> str:
 
 
 def _figures(result: dict[str, Any]) -> str:
+    low, high = (100 * result["cer_interval"][bound] for bound in ("low", "high"))
     figures = [
-        (f"{100 * result['cer']:.1f} %", "characters wrong"),
+        (f"{100 * result['cer']:.1f} %", f"characters wrong (95 %: {low:.1f} to {high:.1f})"),
         (f"{100 * result['raw_wer']:.1f} %", "raw WER, as written"),
         (f"{result['utterances']:,}", "utterances"),
     ]

@@ -100,12 +100,14 @@ def _create(path: Path, header: str) -> None:
 def _flat(result: dict[str, Any]) -> dict[str, Any]:
     names = ("wer", "cer", "raw_wer", "raw_cer", "substitutions", "deletions", "insertions", "words", "utterances")
     facts = ("real_time_factor", "busy", "audio_seconds", "model", "parameters", "hardware", "commit", "date")
-    interval, normalizer, data = result["interval"], result["normalizer"], result["data"]
+    interval, cer_interval, normalizer, data = (result[k] for k in ("interval", "cer_interval", "normalizer", "data"))
     return {
         "set": data.get("name", ""),
         **{name: result[name] for name in names},
         "low": interval["low"],
         "high": interval["high"],
+        "cer_low": cer_interval["low"],
+        "cer_high": cer_interval["high"],
         "blocks": interval["blocks"],
         "unit": interval["unit"],
         "empty_references": result["empty_references"],

@@ -35,16 +35,18 @@ def summarise(
         slice_by: keys of the rows; None for `SLICES`, as far as they are known.
 
     Returns:
-        Plain values: those of `WerResult.to_dict`, `interval` (95 %), `slices`, `confusions`, `worst` (ids, most errors
-        first), `data` (its hash), and under `results` the rows with their counts of errors.
+        Plain values: those of `WerResult.to_dict`, `interval` (95 %, of the WER) and `cer_interval`, `slices`,
+        `confusions`, `worst` (ids, most errors first), `data` (its hash), and under `results` the rows with their
+        counts of errors.
 
     Raises:
         DataError: no reference holds a word, or no utterance has one of the keys.
     """
     result = score([(row["reference"], row["hypothesis"]) for row in rows], normalizer)
-    errors, words = result.counts[:, :3].sum(axis=1), result.counts[:, [0, 1, 3]].sum(axis=1)
+    errors, words = _errors_and_lengths(result.counts)
     speakers = np.array([str(row.get("speaker") or "") for row in rows])
     spoken = words > 0
+    blocks = speakers[spoken].tolist()
     slices = {}
     for key in SLICES if slice_by is None else slice_by:
         values = [row.get(key) for row in rows]
@@ -54,7 +56,8 @@ def summarise(
             raise DataError(f"no utterance has {key!r} to slice by; there is: {', '.join(sorted(rows[0]))}")
     worst = np.lexsort((-errors / np.maximum(words, 1), -errors))[:WORST]
     return result.to_dict() | {
-        "interval": asdict(interval(errors[spoken], words[spoken], speakers[spoken].tolist())),
+        "interval": asdict(interval(errors[spoken], words[spoken], blocks)),
+        "cer_interval": asdict(interval(*_errors_and_lengths(result.character_counts[spoken]), blocks)),
         "slices": slices,
         "confusions": _confusions(rows, normalizer, spoken),
         "worst": [rows[row]["id"] for row in worst if errors[row] and spoken[row]],
@@ -72,6 +75,11 @@ def data_hash(rows: Sequence[dict[str, Any]]) -> str:
     return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
+def _errors_and_lengths(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Add up the errors of each utterance, and the length of its reference."""
+    return counts[:, :3].sum(axis=1), counts[:, [0, 1, 3]].sum(axis=1)
+
+
 def _slices(
     key: str, values: Sequence[Any], errors: NDArray[np.int64], words: NDArray[np.int64], speakers: NDArray[np.str_]
 ) -> list[dict[str, Any]]:
@@ -86,6 +94,8 @@ def _slices(
                     "wer": float(errors[rows].sum() / words[rows].sum()),
                     "low": within.low,
                     "high": within.high,
+                    "blocks": within.blocks,
+                    "unit": within.unit,
                     "errors": int(errors[rows].sum()),
                     "words": int(words[rows].sum()),
                     "utterances": len(rows),

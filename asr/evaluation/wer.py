@@ -70,6 +70,8 @@ class WerResult:
     normalizer: Normalizer
     counts: NDArray[np.int64]
     """Substitutions, deletions, insertions and hits of each utterance in words, shape (utterances given, 4)."""
+    character_counts: NDArray[np.int64]
+    """The same in characters."""
 
     @property
     def raw_wer(self) -> float:
@@ -130,10 +132,11 @@ def score(pairs: Sequence[tuple[str, str]], normalizer: Normalizer) -> WerResult
         raise DataError("no reference holds a word: there is nothing to measure a word error rate against")
     counts = _counts((reference.split(), hypothesis.split()) for reference, hypothesis in normal)
     spoken = counts[:, [0, 1, 3]].any(axis=1)
+    characters = _counts((_spaced(reference.split()), _spaced(hypothesis.split())) for reference, hypothesis in normal)
     raw = [(reference.split(), hypothesis.split()) for reference, hypothesis in pairs if reference.strip()]
     return WerResult(
         wer=_sum(counts[spoken]),
-        cer=_sum(_counts((_spaced(r.split()), _spaced(h.split())) for r, h in normal if r)),
+        cer=_sum(characters[spoken]),
         raw=_sum(_counts(raw)),
         raw_cer=_character_rate((_spaced(r), _spaced(h)) for r, h in raw),
         utterances=int(spoken.sum()),
@@ -141,6 +144,7 @@ def score(pairs: Sequence[tuple[str, str]], normalizer: Normalizer) -> WerResult
         words_on_empty_references=int(counts[~spoken, 2].sum()),
         normalizer=normalizer,
         counts=counts,
+        character_counts=characters,
     )
 
 

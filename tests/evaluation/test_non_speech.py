@@ -27,6 +27,16 @@ def test_signals_without_speech_have_no_words(name, english, signals):
     assert [span.kind for span in transcript.spans] == ["non_speech"]
 
 
+@pytest.mark.parametrize("seconds", [0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7])
+def test_short_signals_without_speech_are_not_decoded(seconds, english):
+    """A file may be nothing but the end of a hum: too short for a fall in power, and for the high-pass to judge."""
+    time_axis = np.arange(int(seconds * 16_000)) / 16_000
+    tones = {f"{frequency} Hz": 0.3 * np.sin(2 * np.pi * frequency * time_axis) for frequency in (100, 150, 220, 440)}
+    for name, waveform in (synthetic_signals(seconds) | tones).items():
+        transcript = english.transcribe((waveform.astype(np.float32), 16_000))
+        assert [span.kind for span in transcript.spans] == ["non_speech"], name
+
+
 def test_the_colours_of_noise(signals):
     """Power falls by 0, 3 and 6 dB an octave: to 1, 1/2 and 1/4 from 500 to 1000 Hz."""
     for name, fall in (("white noise", 1), ("pink noise", 2), ("brown noise", 4)):

@@ -101,6 +101,7 @@ def test_the_page_works_in_a_browser_without_network(page, manifest, tmp_path):
     assert 0 < shown.count() < len(manifest)
     assert page.locator("#clear").is_visible()
     page.locator("#clear").click()
+    assert page.locator("svg .whisker").count() == page.locator("svg .few").count() > 0  # few utterances: rough
     audio = page.locator("audio").first
     seconds = audio.evaluate(
         "player => new Promise((done, fail) => { player.onloadedmetadata = () => done(player.duration); "
@@ -136,7 +137,7 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     output = capsys.readouterr().out
     words = sum(len(text.split()) for text in Manifest.load(DATA / "manifest.jsonl").texts)
     assert f"WER {100 * 12 / words:.2f} %" in output
-    assert "95 % interval" in output
+    assert len(re.findall(r"95 % interval \d+\.\d\d to \d+\.\d\d", output)) == 2  # of the WER and of the CER
     assert "speaker 3947" in output
     assert "p = 1.0000" in output
     assert (tmp_path / "out" / "report.html").is_file()

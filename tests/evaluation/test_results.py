@@ -102,6 +102,7 @@ def test_csv_rows_of_many_programs_do_not_mix(tmp_path, result):
         rows = list(csv.DictReader(file))
     assert sorted(row["model"] for row in rows) == sorted(f"'{name}" for name in names)  # never a formula
     assert {(row["wer"], row["normalizer_hash"]) for row in rows} == {("0.5", get_normalizer("basic").hash)}
+    assert {(row["cer_low"], row["cer"], row["cer_high"]) for row in rows} == {(str(1 / 7),) * 3}  # one utterance
     assert [entry.name for entry in path.parent.iterdir()] == ["results.csv"]
     path.write_text("other,columns\n")
     with pytest.raises(DataError, match="other columns"):

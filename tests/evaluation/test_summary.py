@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import product
 
+import jiwer
 import numpy as np
 import pytest
 import soundfile
@@ -37,10 +39,33 @@ def test_a_summary_counts_what_can_be_counted_by_hand():
     assert result["worst"] == ["b-1", "c-1", "a-1"]
     speakers = {row["value"]: (row["errors"], row["words"]) for row in result["slices"]["speaker"]}
     assert speakers == {"a": (1, 4), "b": (2, 2), "unknown": (2, 2)}
+    drawn = [(row["blocks"], row["unit"]) for row in result["slices"]["speaker"]]
+    assert drawn == [(2, "utterance"), (1, "utterance"), (1, "utterance")]
     durations = [(row["value"], row["utterances"]) for row in result["slices"]["duration"]]
     assert durations == [("under 2 s", 1), ("2 to 5 s", 2), ("30 and over s", 1)]
     assert "snr" not in result["slices"]
     assert all(row["low"] <= row["wer"] <= row["high"] for rows in result["slices"].values() for row in rows)
+
+
+def test_the_characters_have_an_interval_of_their_own():
+    rows = [
+        {"id": f"{speaker}-{number}", "reference": "one two three", "hypothesis": said, "speaker": speaker}
+        for speaker, texts in {"a": ("one two three", "on two"), "b": ("won", "one too three"), "c": ("x", "")}.items()
+        for number, said in enumerate(texts)
+    ]
+    result = summarise(rows, BASIC)
+    sums = {speaker: [0, 0] for speaker in "abc"}
+    for row in rows:
+        found = jiwer.process_characters(row["reference"], row["hypothesis"])
+        sums[row["speaker"]][0] += found.substitutions + found.deletions + found.insertions
+        sums[row["speaker"]][1] += len(row["reference"])
+    rates = [sum(sums[s][0] for s in draw) / sum(sums[s][1] for s in draw) for draw in product("abc", repeat=3)]
+    interval = result["cer_interval"]
+    assert interval["low"] == pytest.approx(min(rates))  # one draw in 27 each: more than 2.5 %
+    assert interval["high"] == pytest.approx(max(rates))
+    assert interval["deviation"] == pytest.approx(np.std(rates), rel=0.04)
+    assert (interval["blocks"], interval["unit"]) == (3, "speaker")
+    assert interval != result["interval"]
 
 
 def test_order_changes_neither_figures_nor_hash():
