@@ -10,7 +10,18 @@ from __future__ import annotations
 import argparse
 import importlib
 
-COMMANDS = ("data", "decode", "long-audio", "manifest", "model", "plan", "train", "train-step", "word-times")
+COMMANDS = (
+    "data",
+    "decode",
+    "long-audio",
+    "manifest",
+    "model",
+    "plan",
+    "train",
+    "train-step",
+    "transcribe",
+    "word-times",
+)
 
 
 def main() -> None:

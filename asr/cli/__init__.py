@@ -16,6 +16,7 @@ from asr.cli.check import check
 from asr.cli.compare import compare
 from asr.cli.data import prepare
 from asr.cli.evaluate import evaluate
+from asr.cli.export import export
 from asr.cli.lm import app as lm
 from asr.cli.manifest import app as manifest
 from asr.cli.recipe import recipe, tokenizer
@@ -33,7 +34,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (transcribe, align, prepare, check, recipe, tokenizer, train, evaluate, score, compare, average, info):
+for verb in (
+    transcribe,
+    align,
+    prepare,
+    check,
+    recipe,
+    tokenizer,
+    train,
+    evaluate,
+    score,
+    compare,
+    average,
+    info,
+    export,
+):
     app.command()(verb)
 app.add_typer(lm, name="lm")
 app.add_typer(manifest, name="manifest")

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from asr.config import build
 from asr.errors import AsrError, CheckpointError
@@ -32,6 +33,7 @@ from asr.tokenizer import Tokenizer
 
 FORMAT = "asr-1"
 TOKENIZER = "tokenizer"
+DRAWS = ("normal_", "uniform_", "kaiming_uniform_")  # what draws first weights
 
 
 def save(path: Path | str, model: Recognizer, about: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
@@ -83,7 +85,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[Recogniz
         config = build(ModelConfig, json.loads(metadata["config"]), "config")
         tokenizer = Tokenizer(state.pop(TOKENIZER).numpy().tobytes(), metadata["normalizer"])
         _check_sizes(config, len(tokenizer), state)
-        model = Recognizer(config, tokenizer)
+        with _Undrawn():
+            model = Recognizer(config, tokenizer)
         model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
         about = json.loads(metadata["about"])
     return model.to(device).eval(), about
@@ -122,11 +125,26 @@ def _fitting_together(path: Path | str) -> Iterator[None]:
         raise CheckpointError(f"{path}: the checkpoint does not fit together: {cause}") from error
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leave first weights undrawn while this context lasts: the checkpoint's take their place.
+
+    Drawing them takes time and, on the meta device, the import of torch's compiler, which takes seconds.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run anything but draws."""
+        if function.__name__ in DRAWS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
 def _check_sizes(config: ModelConfig, vocabulary: int, state: dict[str, Tensor]) -> None:
     """Refuse a configuration that the tensors do not bear out, before memory is spent on it."""
     if config.encoder.layers + config.decoder.layers > len(state):
         raise CheckpointError("the configuration has more layers than the file has tensors")
-    with torch.device("meta"):  # shapes without memory
+    with _Undrawn(), torch.device("meta"):  # shapes without memory
         parts = {
             "encoder": Encoder(config.mels, config.encoder),
             "ctc_head": nn.Linear(config.encoder.dim, vocabulary),

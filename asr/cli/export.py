@@ -1,0 +1,27 @@
+"""`asr export`: a checkpoint for programs without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr.cli.terminal import Model, console
+
+
+def export(
+    onnx: Annotated[Path, typer.Option("--onnx", help="ONNX file to write: encoder and CTC head.")],
+    model: Model = None,
+) -> None:
+    """Write a checkpoint's encoder and CTC head as ONNX; its metadata say how to make the features and read the text.
+
+    Needs the packages of `pip install 'asr[onnx]'`.
+    """
+    from asr.export import export_onnx
+    from asr.model import checkpoint
+    from asr.transcriber import EMBEDDED
+
+    recognizer, _ = checkpoint.load(model or EMBEDDED)
+    export_onnx(recognizer, onnx)
+    console.print(f"{onnx}: features, lengths -> log_probs, frames", markup=False)
