@@ -44,10 +44,12 @@ class Subsampling(nn.Module):
             bins = (bins + 1) // 2
         self.project = nn.Linear(channels * bins, dim)
         self.dropout = Dropout(dropout)
-        for module in self.halvings.modules():
-            if isinstance(module, nn.Conv2d):  # torch's own start shrinks the signal each time and adds random biases:
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # at 8x little but these came through
-                nn.init.zeros_(module.bias)
+        # torch's own start shrinks the signal each time and adds random biases: at 8x little but these came through.
+        for name, parameter in self.halvings.named_parameters():
+            if name.endswith("weight"):
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+            else:
+                nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Shorten features.
