@@ -65,7 +65,7 @@ def spell_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[Spelling]:
         if not groups or tokenizer.piece(token).startswith("\u2581"):
             groups.append([])
         groups[-1].append(token)
-    spelled = [Spelling(tokenizer.decode(group).strip(), tuple(group)) for group in groups]
+    spelled = [Spelling(tokenizer.decode(group), tuple(group)) for group in groups]
     return [word for word in spelled if word.text]
 
 

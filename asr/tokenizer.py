@@ -69,8 +69,8 @@ class Tokenizer:
         return self._pieces.encode(self.normalizer(text))
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Turn token ids back into text; special tokens leave no trace."""
-        return self._pieces.decode([token for token in tokens if token >= SPECIALS])
+        """Turn token ids back into text; special tokens and spaces around the text leave no trace."""
+        return self._pieces.decode([token for token in tokens if token >= SPECIALS]).strip()
 
     def piece(self, token: int) -> str:
         """Return one token as it is written in the vocabulary; a word's start is marked by U+2581."""

@@ -186,7 +186,7 @@ class Transcriber:
                 limit = f"{LONGEST_ALIGNED / 60:.0f} minutes"
                 raise AudioError(f"{name}: longer than {limit}, which are aligned in one piece: cut audio and text")
         spellings = spell_text(self.model.tokenizer, text)
-        if not any(self.model.tokenizer.decode(spelling.tokens).strip() for spelling in spellings):
+        if not any(self.model.tokenizer.decode(spelling.tokens) for spelling in spellings):
             raise DataError(f"{name}: no word of the text can be written in the model's vocabulary")
         times, rows = [], []
         for chunk in chunks:

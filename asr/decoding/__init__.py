@@ -56,6 +56,8 @@ def decode(
     if options.mode == "ctc" and plain:  # the best path has no hypotheses that anything could be added to
         return decode_ctc(model, encoder_out, lengths, options)
     fusion = Fusion.of(options, model.tokenizer, language_model)
+    if fusion.hotwords:
+        fusion = fusion.listen(posteriors(model, encoder_out, options), lengths)
     if options.mode in ("attention", "joint"):
         return decode_attention(model, encoder_out, lengths, options, fusion)
     found = search_prefixes(posteriors(model, encoder_out, options), lengths, options, fusion)

@@ -5,16 +5,16 @@ Shapes: R rows (hypotheses), V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asr.decoding.hotwords import HotwordTrie, read_hotwords
+from asr.decoding.hotwords import Hotwords, HotwordTrie, read_hotwords
 from asr.decoding.language_model import LanguageModel
-from asr.decoding.ngram import load_ngram
+from asr.decoding.language_model_file import load_language_model
 from asr.decoding.options import DecodingOptions
 from asr.tokenizer import BLANK, END, Tokenizer
 
@@ -27,8 +27,10 @@ class Fusion:
     """Scores next tokens; weighed by `lm_weight`."""
     lm_weight: float = 0.0
     """Weight of its log-probabilities."""
-    hotwords: HotwordTrie | None = None
-    """Adds its bonus to tokens that go on with a hotword."""
+    hotwords: Hotwords | None = None
+    """Words to listen for."""
+    heard: HotwordTrie | None = None
+    """Adds its bonus to tokens that go on with a hotword that may be in the utterance."""
     length_bonus: float = 0.0
     """Added for each token but the end."""
 
@@ -40,12 +42,25 @@ class Fusion:
             ConfigError: the language model or the hotwords cannot be read, or do not fit the tokenizer.
         """
         if language_model is None and options.language_model:
-            language_model = load_ngram(options.language_model, tokenizer)
-        hotwords = _trie(options.hotwords, options.hotword_bonus, tokenizer) if options.hotwords else None
-        return cls(language_model, options.lm_weight, hotwords, options.length_bonus)
+            language_model = load_language_model(options.language_model, tokenizer)
+        hotwords = _hotwords(options.hotwords, options.hotword_bonus, tokenizer) if options.hotwords else None
+        return cls(language_model, options.lm_weight, hotwords, length_bonus=options.length_bonus)
+
+    def listen(self, log_probs: Tensor, lengths: Tensor) -> Fusion:
+        """Find out which hotwords may be in each utterance; before this none of them counts.
+
+        Args:
+            log_probs: CTC's, shape (B, T', V).
+            lengths: frames of each row, shape (B,).
+        """
+        return replace(self, heard=self.hotwords.listen(log_probs, lengths)) if self.hotwords else self
+
+    def of_row(self, row: int) -> Fusion:
+        """Give what one utterance of the batch needs."""
+        return replace(self, heard=self.heard.of(row)) if self.heard else self
 
     def start(self, rows: int, vocabulary: int, device: torch.device) -> FusionState:
-        """Begin `rows` texts."""
+        """Begin `rows` texts, equally many of each utterance, side by side."""
         return FusionState(self, rows, vocabulary, device)
 
 
@@ -60,12 +75,14 @@ class FusionState:
         self._lm_state: Any = None
         if fusion.language_model is not None:
             self.lm, self._lm_state = fusion.language_model.start(rows, device)
-        self._node = torch.zeros(rows, dtype=torch.int64, device=device)
+        heard = fusion.heard
+        roots = heard.roots if heard else torch.zeros(1, dtype=torch.int64)
+        self._node = roots.to(device).repeat_interleave(rows // len(roots))
         length = torch.full((vocabulary,), fusion.length_bonus, device=device)
         length[END] = 0.0
         self._length = length.expand(rows, vocabulary)
-        self._bonuses = fusion.hotwords.bonus.to(device) if fusion.hotwords else None
-        self._following = fusion.hotwords.following.to(device) if fusion.hotwords else None
+        self._bonuses = heard.bonus.to(device) if heard else None
+        self._following = heard.following.to(device) if heard else None
 
     @property
     def bonus(self) -> Tensor:
@@ -94,5 +111,5 @@ class FusionState:
 
 
 @lru_cache(maxsize=4)
-def _trie(hotwords: str, bonus: float, tokenizer: Tokenizer) -> HotwordTrie:
-    return HotwordTrie(read_hotwords(hotwords), tokenizer, bonus)
+def _hotwords(hotwords: str, bonus: float, tokenizer: Tokenizer) -> Hotwords:
+    return Hotwords(read_hotwords(hotwords), tokenizer, bonus)

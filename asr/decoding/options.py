@@ -39,8 +39,8 @@ class DecodingOptions:
     hotwords: str = ""
     """Words and phrases to listen for: a text file with one on each line, or a list with commas; empty for none."""
     hotword_bonus: float = 1.0
-    """Added for each token of a hotword, and taken back when the word is not completed. More finds more, and invents
-    more; where the decoder takes part, CTC counts for less, and less is enough."""
+    """Nats for each letter of a hotword after the fourth: so much worse than the best text may it fit the audio, and
+    so much is it helped. Words of four letters or fewer are not helped. More finds more, and invents more."""
 
     def __post_init__(self) -> None:
         """Check every field."""

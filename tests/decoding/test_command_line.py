@@ -26,7 +26,8 @@ def asr(*arguments: object) -> str:
 def lm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lm")
     (folder / "text.txt").write_text("knit two together twice\nmake one knit two together\nknit seven make one\n" * 3)
-    asr("lm", "build", folder / "text.txt", "--output", folder / "lm.arpa.gz", "--order", 5, "--cutoff", 0)
+    for name in ("lm.arpa.gz", "lm.safetensors"):
+        asr("lm", "build", folder / "text.txt", "--output", folder / name, "--order", 5, "--cutoff", 0)
     return folder / "lm.arpa.gz"
 
 
@@ -35,8 +36,10 @@ def test_every_search_option_changes_the_text(lm, tmp_path):
     fused = asr("transcribe", AUDIO, "--language-model", lm, "--search", "lm_weight=1", "--no-vad")
     assert "together" in fused
     assert fused != plain
+    compact = lm.with_name("lm.safetensors")
+    assert fused == asr("transcribe", AUDIO, "--language-model", compact, "--search", "lm_weight=1", "--no-vad")
     (tmp_path / "words.txt").write_text("together\ntwice\n")
-    listened = asr("transcribe", AUDIO, "--hotwords", tmp_path / "words.txt", "--search", "hotword_bonus=2", "--no-vad")
+    listened = asr("transcribe", AUDIO, "--hotwords", tmp_path / "words.txt", "--search", "hotword_bonus=5", "--no-vad")
     assert "together" in listened
     assert listened != plain
     settings = ("--decoding", "joint", "--search", "ctc_weight=0.5", "--no-vad")
@@ -69,7 +72,7 @@ def test_tune_prints_its_trials_best_first(lm, tmp_path):
     table = [line.split("│")[1:-1] for line in output.splitlines() if line.startswith("│")]
     rates = [float(cells[2]) for cells in table]
     assert rates == sorted(rates)
-    assert len(rates) > 10
+    assert len(rates) > 4
     best = output.splitlines()[-1]
     assert best == f"best: --search lm_weight={table[0][0].strip()} --search length_bonus={table[0][1].strip()}"
     said = asr("evaluate", "--manifest", tmp_path / "dev.jsonl", *options, *best.split()[1:])

@@ -59,7 +59,6 @@ def test_fresh_subsampling_hears_its_input(factor):
     assert x.std(0).mean() > 0.5 * x.mean(0).std(), "what all inputs share should not drown it"
 
 
-
 @pytest.mark.parametrize("factor", [4, 8])
 @settings(max_examples=25, deadline=None)
 @given(short=st.integers(1, 60), more=st.one_of(st.integers(1, 9), st.integers(10, 540)))
