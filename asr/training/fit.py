@@ -209,7 +209,9 @@ def _loggers(names: list[str], run: Path) -> list[Logger]:
     made = {
         "tensorboard": partial(TensorBoardLogger, run, name="tensorboard", version=""),
         "wandb": partial(WandbLogger, name=run.name, save_dir=run, project="asr"),
-        "mlflow": partial(MLFlowLogger, experiment_name="asr", run_name=run.name, tracking_uri=f"file:{run}/mlruns"),
+        "mlflow": partial(
+            MLFlowLogger, experiment_name="asr", run_name=run.name, tracking_uri=f"sqlite:///{run}/mlflow.db"
+        ),
     }
     try:
         return [CSVLogger(run, name="", version=""), *(made[name]() for name in names)]
