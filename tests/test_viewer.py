@@ -69,7 +69,7 @@ def test_rows_on_the_page_sum_to_one(written):
     content = on_the_page(written[0])
     for name in ("cross", "encoder"):
         sums = unpacked(content[name]).sum(axis=-1)
-        assert sums.shape[:2] == (1 if name == "cross" else 4, 4)
+        assert sums.shape[:2] == (1 if name == "cross" else 6, 4)
         np.testing.assert_allclose(sums, 1.0, atol=1e-4)
 
 

@@ -78,4 +78,4 @@ def test_tune_prints_its_trials_best_first(lm, tmp_path):
     said = asr("evaluate", "--manifest", tmp_path / "dev.jsonl", *options, *best.split()[1:])
     assert f"WER {rates[0]:.2f} %" in said
     with pytest.raises(ConfigError, match="no weights to tune"):
-        asr("evaluate", "--manifest", tmp_path / "dev.jsonl", "--tune")
+        asr("evaluate", "--manifest", tmp_path / "dev.jsonl", "--decoding", "ctc", "--tune")
