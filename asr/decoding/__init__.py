@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asr.decoding.attention import decode_attention
-from asr.decoding.ctc import best_paths, decode_ctc, posteriors
+from asr.decoding.ctc import decode_ctc, posteriors
 from asr.decoding.ctc_beam import search_prefixes
 from asr.decoding.fusion import Fusion
 from asr.decoding.language_model import LanguageModel
@@ -62,8 +62,6 @@ def decode(
     if options.mode in ("attention", "joint"):
         return decode_attention(model, encoder_out, lengths, options, fusion)
     found = search_prefixes(log_probs, lengths, options, fusion)
-    if not all(found):  # no beam holds scores that are no numbers: the best path passes them on to who asked
-        found = [beam or path for beam, path in zip(found, best_paths(log_probs, lengths), strict=True)]
     if options.mode == "rescoring":
         found = rescore(model, encoder_out, lengths, options, found)
     return [hypotheses[: options.nbest] for hypotheses in found]

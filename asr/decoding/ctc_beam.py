@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from asr.decoding.ctc import best_paths
 from asr.decoding.fusion import Fusion, FusionState
 from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.features import length_mask
@@ -57,7 +58,7 @@ def search_prefixes(
         fusion: language model, hotwords, length bonus.
 
     Returns:
-        Up to `beam_size` hypotheses for each utterance, best first.
+        Up to `beam_size` hypotheses for each utterance, best first; where scores are no numbers, the best path.
     """
     batch, frames, vocabulary = log_probs.shape
     beam = options.beam_size
@@ -80,7 +81,13 @@ def search_prefixes(
         state.step(written.flatten())
     lm, bonus = (part.view(batch, beam, -1)[..., END] for part in (state.lm, state.bonus))
     prefixes = prefixes._replace(lm=prefixes.lm + lm, bonus=prefixes.bonus + bonus)
-    return _hypotheses(prefixes, history, log_probs, state, options.length_normalization)
+    found = _hypotheses(prefixes, history, log_probs, state, options.length_normalization)
+    # No beam holds scores that are no numbers: the best path passes them on to who asked.
+    return (
+        found
+        if all(found)
+        else [texts or path for texts, path in zip(found, best_paths(log_probs, lengths), strict=True)]
+    )
 
 
 def _first(batch: int, beam: int, device: torch.device) -> _Prefixes:

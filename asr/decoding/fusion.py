@@ -89,11 +89,6 @@ class FusionState:
         """What hotwords and the length bonus add to each next token, shape (R, V)."""
         return self._length if self._bonuses is None else self._length + self._bonuses[self._node]
 
-    @property
-    def scores(self) -> Tensor:
-        """Everything that is added to each next token, weighted, shape (R, V)."""
-        return self.bonus if self._lm_state is None else self.bonus + self.fusion.lm_weight * self.lm
-
     def step(self, tokens: Tensor) -> None:
         """Append one token, shape (R,), to each hypothesis; BLANK appends nothing."""
         if self.fusion.language_model is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from examples import waveforms
@@ -109,3 +111,20 @@ def test_scores_are_the_weighted_parts(embedded, settings):
 def test_wrong_options_are_one_line(settings, message):
     with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
         DecodingOptions(**settings)
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "lm"])
+@pytest.mark.parametrize("mode", ["ctc", "ctc_beam", "attention", "joint", "rescoring"])
+def test_a_row_of_what_is_no_number_has_no_good_score_and_spoils_no_other(embedded, mode, fused):
+    lm = language_model(embedded.tokenizer) if fused else None
+    options = DecodingOptions(mode=mode, beam_size=3)
+    waveform, lengths = waveforms(*NAMES)
+    with torch.inference_mode():
+        encoder_out, frames = embedded.encode(waveform, lengths)
+    whole = decode(embedded, encoder_out, frames, options, lm)
+    encoder_out = encoder_out.clone()
+    encoder_out[1] = torch.nan
+    spoilt = decode(embedded, encoder_out, frames, options, lm)
+    assert not math.isfinite(spoilt[1][0].score)
+    for row in {*range(len(whole))} - {1}:
+        check_same(spoilt[row], whole[row])
