@@ -2,7 +2,7 @@
 
 The package's own model takes one frame of 32 ms at a time. Only the LSTM needs the frames in order: the convolutions
 see one frame each and run over many at once here, as matrices, since each sees four spectra at most. That gives the
-same probabilities, several tens of times as fast.
+same probabilities, more than ten times as fast.
 Nothing of the package is imported, since that would set torch to one thread for the whole program.
 
     waveform (S,) ─ frames (N, 576) ─ 4 spectra ─ 4 convolutions ─ (N, 128) ─ LSTM ─ probability (N,)
