@@ -1,29 +1,27 @@
-"""What recipes read with: lhotse's readers, tables, and the choice of what is held out."""
+"""What recipes read with: lhotse's readers, LibriSpeech's layout, and the choice of what is held out."""
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 import re
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from asr.download import fetch
 from asr.errors import AsrError, DataError
 from asr.manifest import Utterance
 from asr.subsets import assign, rank
 
 ASIDE = 0.05
 MOST_ASIDE = 0.2
-
-_AUDIO_COLUMNS = ("path", "audio", "file", "audio_filepath", "filename")
-_TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription")
-_SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
+LIBRISPEECH_SETS = {"dev-clean": "dev", "dev-other": "dev", "test-clean": "test-clean", "test-other": "test-other"}
+"""The split that each of LibriSpeech's development and test sets goes to."""
 
 
 @dataclass
@@ -110,6 +108,25 @@ def from_lhotse(
     return utterances
 
 
+def fetch_librispeech(folder: Path, mirror: str, parts: Iterable[str]) -> Path:
+    """Download parts of LibriSpeech, each into a folder of its own.
+
+    Args:
+        folder: where to; what is there already is left alone.
+        mirror: address of the folder that holds `<part>.tar.gz`.
+        parts: names such as `train-clean-100`.
+
+    Returns:
+        The folder, for `read_librispeech`.
+
+    Raises:
+        DataError: as `asr.download.fetch`.
+    """
+    for part in parts:
+        fetch(f"{mirror}/{part}.tar.gz", folder / part)
+    return folder
+
+
 def read_librispeech(source: Path, parts: Mapping[str, str]) -> Corpus:
     """Read LibriSpeech or a part of it.
 
@@ -132,40 +149,6 @@ def read_librispeech(source: Path, parts: Mapping[str, str]) -> Corpus:
 
 def _holds_transcripts(part: Path) -> bool:
     return next(part.glob("*/*/*.trans.txt"), None) is not None
-
-
-def read_table(table: Path, root: Path) -> Iterator[tuple[Path, str, str]]:
-    """Read a CSV or TSV file that names audio files.
-
-    Args:
-        table: its first line names the columns; comma, semicolon, tab or `|` separate them.
-        root: where audio paths count from; a clip that is not there is looked for in `clips/`, as Common Voice does.
-
-    Yields:
-        Audio file, text with single blanks, and speaker or nothing.
-
-    Raises:
-        DataError: no column of audio or of text.
-    """
-    with open(table, encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
-        delimiter = max(",;\t|", key=header.count)
-        file.seek(0)
-        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-        rows = csv.DictReader(file, delimiter=delimiter, quoting=quoting)
-        columns = {name.strip().lower(): name for name in rows.fieldnames or [] if name}
-        audio, text, speaker = (
-            next((columns[name] for name in names if name in columns), None)
-            for names in (_AUDIO_COLUMNS, _TEXT_COLUMNS, _SPEAKER_COLUMNS)
-        )
-        if audio is None or text is None:
-            wanted = f"one of {', '.join(_AUDIO_COLUMNS)} and one of {', '.join(_TEXT_COLUMNS)}"
-            raise DataError(f"{table}: the first line must name the columns {wanted}; it is {header.strip()!r}")
-        for row in rows:
-            path = root / (row[audio] or "").strip()
-            clip = root / "clips" / path.name
-            found = clip if clip.is_file() and not path.is_file() else path
-            yield found, " ".join((row[text] or "").split()), (row[speaker] or "").strip() if speaker else ""
 
 
 def without_tags(text: str) -> str:

@@ -489,3 +489,10 @@ def test_zip_that_leaves_its_folder_is_refused(tmp_path: Path, name: str) -> Non
     with pytest.raises(DataError, match=r"a\.zip: refused: .*outside"):
         unpack(tmp_path / "a.zip", tmp_path / "out")
     assert os.listdir(tmp_path) == ["a.zip"]
+
+
+def test_custom_table_that_is_not_utf_8_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("path,text\na.wav,S\u00e4ge\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"t\.csv: cannot be read as UTF-8 text") as caught:
+        run_prepare("custom", tmp_path, tmp_path / "out")
+    assert "\n" not in str(caught.value)

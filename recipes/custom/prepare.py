@@ -8,15 +8,19 @@ What cannot be used is listed by name; the rest is written.
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from asr.corpora import Corpus, read_table
+from asr.corpora import Corpus
 from asr.errors import DataError
 from asr.manifest import Utterance
 
 AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".aiff", ".amr", ".webm", ".mov", ".mkv")
+AUDIO_COLUMNS = ("path", "audio", "file", "audio_filepath", "filename")
+TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription")
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
 SPLITS = ("train", "dev")
 LAYOUT = "a folder with a .txt of the same name beside each audio file, or a table of audio and text"
 OBTAIN = "nothing to download; say where the recordings are with --source"
@@ -34,7 +38,7 @@ def read(source: Path) -> Corpus:
         raise DataError(f"{source}: holds several tables ({names}); give one of them as --source")
     faults: list[str] = []
     utterances: dict[str, Utterance] = {}
-    for audio, text, speaker in read_table(tables[0], root) if tables else _read_pairs(root, faults):
+    for audio, text, speaker in _read_table(tables[0], root) if tables else _read_pairs(root, faults):
         audio = Path(os.path.abspath(audio))
         if not audio.is_relative_to(root):
             faults.append(f"{audio}: lies outside {root}")
@@ -60,3 +64,29 @@ def _read_pairs(root: Path, faults: list[str]) -> Iterator[tuple[Path, str, str]
             yield path, " ".join(text.read_text(encoding="utf-8-sig").split()) if text.is_file() else "", ""
         except UnicodeDecodeError:
             faults.append(f"{text}: not UTF-8 text")
+
+
+def _read_table(table: Path, root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Read a table; comma, semicolon, tab or `|` part its columns. A clip may lie in `clips/`, as in Common Voice."""
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            delimiter = max(",;\t|", key=header.count)
+            file.seek(0)
+            quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+            rows = csv.DictReader(file, delimiter=delimiter, quoting=quoting)
+            columns = {name.strip().lower(): name for name in rows.fieldnames or [] if name}
+            audio, text, speaker = (
+                next((columns[name] for name in names if name in columns), None)
+                for names in (AUDIO_COLUMNS, TEXT_COLUMNS, SPEAKER_COLUMNS)
+            )
+            if audio is None or text is None:
+                wanted = f"one of {', '.join(AUDIO_COLUMNS)} and one of {', '.join(TEXT_COLUMNS)}"
+                raise DataError(f"{table}: the first line must name the columns {wanted}; it is {header.strip()!r}")
+            for row in rows:
+                path = root / (row[audio] or "").strip()
+                clip = root / "clips" / path.name
+                found = clip if clip.is_file() and not path.is_file() else path
+                yield found, " ".join((row[text] or "").split()), (row[speaker] or "").strip() if speaker else ""
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: cannot be read as UTF-8 text: {error}: save it as UTF-8") from error

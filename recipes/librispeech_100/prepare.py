@@ -8,16 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asr.corpora import Corpus, read_librispeech
-from asr.download import fetch
+from asr.corpora import LIBRISPEECH_SETS, Corpus, fetch_librispeech, read_librispeech
 
-PARTS = {
-    "dev-clean": "dev",
-    "dev-other": "dev",
-    "test-clean": "test-clean",
-    "test-other": "test-other",
-    "train-clean-100": "train",
-}
+PARTS = LIBRISPEECH_SETS | {"train-clean-100": "train"}
 SPLITS = ("train", "dev", "test-clean", "test-other")
 LAYOUT = "the folder LibriSpeech, with train-clean-100, dev-clean and so on in it"
 MIRROR = "https://www.openslr.org/resources/12"
@@ -25,9 +18,7 @@ MIRROR = "https://www.openslr.org/resources/12"
 
 def download(folder: Path) -> Path:
     """Fetch the five parts, 8 GB."""
-    for part in PARTS:
-        fetch(f"{MIRROR}/{part}.tar.gz", folder / part)
-    return folder
+    return fetch_librispeech(folder, MIRROR, PARTS)
 
 
 def read(source: Path) -> Corpus:

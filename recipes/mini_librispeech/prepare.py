@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asr.corpora import Corpus, read_librispeech
-from asr.download import fetch
+from asr.corpora import Corpus, fetch_librispeech, read_librispeech
 from asr.manifest import Utterance
 
 HELD_OUT = ("1737", "3947", "6848")
@@ -23,9 +22,7 @@ MIRROR = "https://www.openslr.org/resources/31"
 
 def download(folder: Path) -> Path:
     """Fetch both parts, 0.5 GB."""
-    for part in PARTS:
-        fetch(f"{MIRROR}/{part}.tar.gz", folder / part)
-    return folder
+    return fetch_librispeech(folder, MIRROR, PARTS)
 
 
 def read(source: Path) -> Corpus:
