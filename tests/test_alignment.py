@@ -239,7 +239,7 @@ def test_what_cannot_be_aligned_is_one_clear_line(english: Transcriber, monkeypa
         english.align(path, "Knit seven")
 
 
-@pytest.mark.parametrize("mode", ["ctc", "attention", "rescoring"])
+@pytest.mark.parametrize("mode", ["ctc", "ctc_beam", "attention", "joint", "rescoring"])
 def test_transcripts_have_words_of_their_text(mode: str, english: Transcriber) -> None:
     from asr.decoding import DecodingOptions
 

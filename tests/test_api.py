@@ -171,3 +171,19 @@ def test_a_checkpoint_cannot_recommend_anything_else(model, tmp_path, search, me
     checkpoint.save(tmp_path / "mine.safetensors", model, {"search": search})
     with pytest.raises(asr.AsrError, match=message):
         asr.load(tmp_path / "mine.safetensors")
+
+
+FRAGILE = {"numba", "k2", "torchcodec", "kenlm", "datasets"}
+SLOW = {"librosa", "matplotlib", "transformers", "lhotse"}  # Lightning's metrics import the first three where they are
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("asr.transcriber, asr.evaluation.evaluate, asr.viewer, asr.check", FRAGILE | SLOW),
+        ("asr.training.fit", FRAGILE),
+    ],
+)
+def test_what_breaks_easily_is_not_imported(modules, absent):
+    code = f"import sys, {modules}; print(*({absent} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

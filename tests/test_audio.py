@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import struct
+import subprocess
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -543,3 +544,17 @@ def test_damaged_files_give_finite_audio_or_an_audio_error(encode: Encode, tmp_p
         return
     assert found.size
     assert np.isfinite(found).all()
+
+
+def test_no_program_is_needed(encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["16.wav", "16.flac", "vorbis.ogg", "xing.mp3", "sound.m4a", "video.mp4", "sound.mkv"]
+    paths = [encode(name) for name in names]
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a program is started")
+
+    monkeypatch.setenv("PATH", "")  # no ffmpeg, nor anything else
+    for name in ("Popen", "run"):
+        monkeypatch.setattr(subprocess, name, started)
+    monkeypatch.setattr(os, "system", started)
+    assert all(len(audio.load_mono(path)) >= len(SPEECH) for path in paths)

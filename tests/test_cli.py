@@ -262,3 +262,9 @@ def test_train_refuses_an_unknown_key_in_one_line(asr):
     assert "did you mean 'model.encoder.layers'" in result.stderr
     assert "Traceback" not in result.stderr
     assert asr("train", "--config", "mini_librispeech", "--resume", "--init-from", "x").returncode == 2
+
+
+def test_going_on_and_beginning_anew_exclude_each_other(asr, trained):
+    result = asr("train", "--config", "mini_librispeech", "--resume", "--init-from", trained)
+    assert result.returncode == 2
+    assert "choose one of them" in result.stderr

@@ -18,7 +18,7 @@ from asr.errors import ConfigError
 from asr.evaluation.wer import score
 from asr.normalize import get_normalizer
 from asr.segmentation import LONGEST
-from asr.tokenizer import BLANK
+from asr.tokenizer import BLANK, END
 from asr.transcriber import WINDOW_SECONDS, Transcriber, choose_device, in_threads
 
 
@@ -254,3 +254,41 @@ def test_threads_keep_the_order_and_stop_when_asked():
 def test_devices_are_checked():
     with pytest.raises(ConfigError, match="auto, cpu or cuda"):
         choose_device("tpu")
+
+
+@pytest.mark.parametrize("mode", ["ctc", "attention"])
+def test_a_chunk_says_the_same_whatever_came_before_it(english, talk, monkeypatch, mode):
+    monkeypatch.setattr("asr.transcriber.WINDOW_SECONDS", 30.0)
+    transcriber = Transcriber(english.model, DecodingOptions(mode=mode, beam_size=2))
+    together = transcriber.transcribe((talk, SAMPLE_RATE))
+    assert len(together.segments) > 3
+    for segment in together.segments:
+        chunk = talk[round(segment.start * SAMPLE_RATE) : round(segment.end * SAMPLE_RATE)]
+        assert transcriber.decode_waveforms([chunk])[0].tokens == segment.tokens
+
+
+def test_hotwords_are_listened_for_in_every_window(english, talk, manifest, monkeypatch):
+    monkeypatch.setattr("asr.transcriber.WINDOW_SECONDS", 20.0)
+    rare = ",".join(sorted({word for text in manifest.texts for word in text.split() if len(word) > 6}))
+    found = []
+    for hotwords in ("", rare):
+        options = DecodingOptions(mode="ctc_beam", beam_size=4, hotwords=hotwords, hotword_bonus=2.0)
+        transcript = Transcriber(english.model, options).transcribe((talk, SAMPLE_RATE))
+        found.append([set(segment.text.upper().split()) & set(rare.split(",")) for segment in transcript.segments])
+    more = [bool(after - before) for before, after in zip(*found, strict=True)]
+    assert more[0], "the first window"
+    assert any(more[-2:]), "a late one"
+
+
+def test_a_fallback_is_flagged_in_the_json(model, data):
+    model.ctc_head.weight.data.mul_(20)
+    model.ctc_head.bias.data[BLANK] = -5.0
+    for weight in model.decoder.blocks.parameters():  # it hears nothing ...
+        weight.data.zero_()
+    model.decoder.embedding.weight.data[END] = 0.0  # ... and likes its own last token best
+    looping = Transcriber(model, DecodingOptions(mode="attention"), vad=False)
+    (segment,) = looping.transcribe(data / "1737-146161-0009.flac").to_dict()["segments"]
+    assert segment["fallback"] == "ctc"
+    (plain,) = Transcriber(model, vad=False).transcribe(data / "1737-146161-0009.flac").to_dict()["segments"]
+    assert plain["fallback"] is None
+    assert plain["tokens"] == segment["tokens"]

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,15 @@ def test_every_verb_works_from_any_folder(installed, tmp_path, data):
     result = asr(installed, tmp_path, "train", "--config", "mini_librispeech", *tiny, *lists)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_torch_and_torchaudio_are_one_pair(wheel):
+    """torchaudio is linked to one torch: two ranges that drift apart do not install, or crash."""
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    wanted = re.findall(r"^Requires-Dist: (torch|torchaudio)([<>=].*)$", archive.read(name).decode(), re.MULTILINE)
+    assert sorted(package for package, _ in wanted) == ["torch", "torchaudio"]
+    assert len({bounds for _, bounds in wanted}) == 1, wanted
+    assert "<" in wanted[0][1]
+    installed = [version(package).split(".")[:2] for package in ("torch", "torchaudio")]
+    assert installed[0] == installed[1]

@@ -9,7 +9,7 @@ from decoding.oracles import WRITABLE, decoder_log_probs, text_probabilities, te
 from asr.decoding import DecodingOptions, Hypothesis, decode
 from asr.decoding.beam import beam_search
 from asr.decoding.fusion import Fusion
-from asr.tokenizer import END
+from asr.tokenizer import END, START
 
 FRAMES = 4
 OPTIONS = [
@@ -109,3 +109,41 @@ def test_rescoring_ranks_every_text_as_the_formula_says():
         score = 0.4 * hypothesis.ctc + 0.6 * attention + 0.3 * sum(token != END for token in hypothesis.tokens)
         assert hypothesis.score == pytest.approx(score, abs=1e-4)
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+
+
+@pytest.mark.parametrize("mode", ["attention", "joint"])
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_search_ends_when_nothing_can_get_better(monkeypatch, mode, beam):
+    model, encoder_out = tiny(0), torch.randn(1, 40, 16)
+    model.decoder.embedding.weight.data[END] *= 30
+    with torch.no_grad():
+        ending = model.decoder(torch.tensor([[START]]), encoder_out, torch.tensor([40]))[0, 0, END]
+    model.decoder.embedding.weight.data[END] *= ending.sign()  # what it likes best is to end
+    steps, step = [], model.decoder.step
+    monkeypatch.setattr(model.decoder, "step", lambda *arguments: steps.append(1) or step(*arguments))
+    (found,) = search(model, encoder_out, DecodingOptions(mode=mode, beam_size=beam), joint=mode == "joint")
+    assert found
+    assert len(steps) <= 20  # the bound is 40 tokens
+
+
+def test_no_text_of_a_batch_ends_beyond_its_own_bound():
+    torch.manual_seed(0)
+    model, encoder_out, bounds = tiny(3, sharpness=1.0), torch.randn(4, 16, 16), torch.tensor([0, 2, 5, 14])
+    options = DecodingOptions(mode="attention", beam_size=30, nbest=5, length_normalization=1.0)  # long texts do well
+    found = search(model, encoder_out, options, bounds)
+    assert [max(len(hypothesis.tokens) for hypothesis in hypotheses) for hypotheses in found] == bounds.tolist()
+
+
+def test_ctc_leads_a_decoder_that_knows_nothing():
+    model, said = tiny(0), (4, 5, 6, 5)
+    for weight in model.decoder.parameters():
+        weight.data.zero_()  # all tokens are alike to it
+    log_probs = torch.full((1, 12, len(model.tokenizer)), -8.0)
+    log_probs[0, :, 0] = 0.0
+    for frame, token in zip((1, 4, 7, 10), said, strict=True):
+        log_probs[0, frame, [0, token]] = torch.tensor([-8.0, 0.0])
+    options, lengths = DecodingOptions(mode="joint", beam_size=3), torch.tensor([12])
+    with torch.inference_mode():
+        audio = torch.zeros(1, 12, 16)
+        (found,) = beam_search(model, audio, lengths, options, Fusion(), lengths, log_probs.log_softmax(-1))
+    assert found[0].tokens == said

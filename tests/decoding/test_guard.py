@@ -6,7 +6,7 @@ from examples import small_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding import DecodingOptions, decode
+from asr.decoding import DecodingOptions, Hypothesis, attention, decode
 from asr.decoding.guard import MOST_REPEATS, _progress, listens, runs_away, token_bound
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import END, Tokenizer, TokenizerConfig, train_tokenizer
@@ -109,3 +109,17 @@ def test_attention_that_follows_the_audio_is_told_from_one_that_stands_still(mod
     assert listens(model, *audio, [text, text]) == [False, False]
     assert listens(model, *audio, [text[:3], ()]) == [True, True]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("mode", ["attention", "joint"])
+def test_a_text_that_goes_round_in_circles_is_not_given_out(model, monkeypatch, mode):
+    """Whatever the search found best, and although its attention may well move on through the audio."""
+    circle, plain = (Hypothesis(tokens, (0.0,) * len(tokens), -1.0) for tokens in ((5, 6) * 6, (5, 6, 7)))
+    monkeypatch.setattr(attention, "listens", lambda *arguments: [True])
+    audio = torch.randn(1, 50, 32), torch.tensor([50])
+    for found, fallback in (([plain, circle], None), ([circle, plain], "ctc"), ([], "ctc")):
+        monkeypatch.setattr(attention, "beam_search", lambda *arguments, found=found: [found])
+        ((best, *_),) = decode(model, *audio, DecodingOptions(mode=mode, nbest=2))
+        assert best.fallback == fallback
+        ((heard,),) = decode(model, *audio, DecodingOptions())
+        assert best.tokens == (heard if fallback else plain).tokens

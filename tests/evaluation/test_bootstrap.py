@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from asr.evaluation.bootstrap import difference, interval
 from asr.evaluation.wer import score
@@ -103,3 +104,14 @@ def test_the_p_value_is_rarely_small_without_a_difference():
         for _ in range(200)
     ]
     assert np.mean(np.array(values) < 0.05) < 0.12  # 0.05 expected; the deviation of 200 draws is 0.016
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_p_value_counts_both_sides(sign):
+    """As the normal distribution has it, for a difference of about one deviation and two hundred speakers."""
+    words = np.full(200, 20)
+    change = np.resize([3, -2, 1, -1, -1, 2, 0, -1, 0, 0], 200)
+    found = difference(np.full(200, 5), 5 + sign * change, words, [f"s{number}" for number in range(200)])
+    size = abs(found.value) / found.interval.deviation
+    assert 0.5 < size < 1.5
+    assert found.p_value == pytest.approx(2 * norm.sf(size), abs=0.03)

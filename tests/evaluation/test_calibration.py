@@ -74,4 +74,4 @@ def test_the_embedded_model_knows_what_it_knows(manifest: Manifest) -> None:
     hits = confidence["right"] * confidence["words"]
     assert round(hits) == result["words"] - result["substitutions"] - result["deletions"]
     assert confidence["auroc"] > 0.75
-    assert confidence["ece"] < 0.15  # of some two hundred words
+    assert confidence["ece"] < 0.11  # 0.105 on these two hundred words, 0.051 on the 3,942 of the dev set

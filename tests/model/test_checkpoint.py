@@ -95,3 +95,20 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(model, tmp_path):
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"gone\.safetensors: no such checkpoint"):
         checkpoint.load(tmp_path / "gone.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(model, tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    checkpoint.save(path, model, {"attempt": 1})
+    before = path.read_bytes()
+
+    def full_disk(state, file, metadata):
+        with open(file, "wb") as half:
+            half.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: cannot be written: No space left on device"):
+        checkpoint.save(path, model, {"attempt": 2})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

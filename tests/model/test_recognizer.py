@@ -141,3 +141,10 @@ def test_cr_ctc_without_masks_is_refused():
 def test_the_docstrings_example_runs():
     assert doctest.testmod(asr.model.recognizer).failed == 0
     assert doctest.testmod(asr.model.recognizer).attempted > 5
+
+
+@pytest.mark.parametrize("weight", [0.0, -0.1, 1.1])
+def test_a_model_without_ctc_is_refused(weight):
+    with pytest.raises(ConfigError, match=r"loss\.ctc_weight must lie in 0 < ctc_weight <= 1"):
+        LossConfig(ctc_weight=weight)
+    assert LossConfig().ctc_weight == 0.3

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
@@ -9,10 +12,12 @@ from asr.config import compose, resource
 from asr.decoding import DecodingOptions
 from asr.errors import ConfigError, DataError
 from asr.evaluation.evaluate import evaluate
-from asr.manifest import Manifest
+from asr.manifest import Manifest, write_manifest
 from asr.model import checkpoint
 from asr.training.config import TrainConfig
 from asr.training.fit import train
+from asr.training.module import RecognizerModule
+from asr.training.resume import checkpoints_in
 from asr.transcriber import Transcriber
 
 RECIPES = sorted(path.stem for path in (resource("conf") / "recipe").glob("*.yaml"))
@@ -94,3 +99,45 @@ def test_a_new_run_can_begin_with_another_models_weights(eight, tmp_path):
 def test_training_needs_data(tmp_path):
     with pytest.raises(DataError, match=r"data\.train names no manifest"):
         train(compose(TrainConfig, "mini_librispeech", ["data.train=[]", f"run={tmp_path}"]))
+
+
+SMALL = [setting for setting in TINY if "batch_seconds" not in setting]
+
+
+def test_the_average_is_what_is_validated_and_saved(eight, tmp_path, monkeypatch):
+    """A slow average of fast steps: the weights that were trained are far away from it."""
+    validated = {}
+    real = RecognizerModule.validation_step
+
+    def watched(self, batch, batch_index):
+        validated.update({name: weight.clone() for name, weight in self.model.state_dict().items()})
+        return real(self, batch, batch_index)
+
+    monkeypatch.setattr(RecognizerModule, "validation_step", watched)
+    steps = ("training.epochs=1", "training.average_decay=0.9", "optimizer.learning_rate=0.05", "data.batch_seconds=9")
+    path = train(composed("mini_librispeech", eight, tmp_path / "run", *SMALL, *steps))
+    saved = checkpoint.load(path)[0].state_dict()
+    newest = torch.load(checkpoints_in(tmp_path / "run" / "checkpoints")[0], weights_only=True)
+    weight = "encoder.blocks.0.attention.attention.query.weight"
+    assert all(torch.equal(saved[name], validated[name]) for name in saved)
+    assert (saved[weight] - newest["current_model_state"][f"model.{weight}"]).abs().max() > 1e-3
+    assert TrainConfig().training.average_decay > 0  # it is on unless it is turned off
+
+
+def test_what_a_run_logs(eight, tmp_path):
+    """Speed, waiting, padding and memory after every ten batches; what CTC cannot learn at the end of each epoch."""
+    rows = [replace(row, id=f"{row.id}-{copy}") for copy in range(3) for row in Manifest.load(eight)]
+    rows[0] = replace(rows[0], text="FAR TOO MANY WORDS " * 40)
+    write_manifest(tmp_path / "train.jsonl", rows)
+    steps = ("training.epochs=2", "data.batch_seconds=7", "data.speeds=[1.0]", f"data.valid=[{eight}]")
+    train(composed("mini_librispeech", tmp_path / "train.jsonl", tmp_path / "run", *SMALL, *steps))
+    with open(tmp_path / "run" / "metrics.csv", encoding="utf-8", newline="") as file:
+        logged = list(csv.DictReader(file))
+    assert [float(row["train/infeasible"]) for row in logged if row.get("train/infeasible")] == [1, 1]
+    speeds = [row for row in logged if row.get("speed/data_wait")]
+    assert speeds
+    for row in speeds:
+        assert float(row["speed/audio_hours_per_hour"]) > 0
+        assert 0 < float(row["speed/data_wait"]) < 1
+        assert 0 <= float(row["speed/padding"]) < 1
+        assert float(row["speed/peak_gigabytes"]) > 0.1

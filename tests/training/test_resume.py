@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -127,3 +128,24 @@ def test_the_best_models_are_kept(eight, tmp_path):
     steps = ("training.epochs=4", "training.keep_best=2", *TINY)
     train(composed("mini_librispeech", eight, tmp_path / "run", *steps))
     assert len(list((tmp_path / "run" / "best").iterdir())) == 2
+
+
+class Attack:
+    """A pickle that leaves a trace where it is run."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.trace),)
+
+
+def test_code_in_a_checkpoint_is_not_run(eight, tmp_path):
+    config = composed("mini_librispeech", eight, tmp_path / "run", *TINY, "training.epochs=1")
+    train(config)
+    (newest,) = checkpoints_in(tmp_path / "run" / "checkpoints")[:1]
+    state = torch.load(newest, weights_only=True) | {"surprise": Attack(tmp_path / "attacked")}
+    torch.save(state, newest.with_name("step-999999999.ckpt"))
+    with pytest.raises(pickle.UnpicklingError, match=r"[Ww]eights"):
+        train(config, resume=True)
+    assert not (tmp_path / "attacked").exists()

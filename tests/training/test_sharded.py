@@ -52,12 +52,12 @@ def test_two_shards_learn_what_one_process_learns_clip_alike_and_resume(eight, t
     one, two = state(tmp_path / "one"), state(tmp_path / "two")
     assert {name: weight.shape for name, weight in one.items()} == {name: weight.shape for name, weight in two.items()}
     assert gradients_apart(tmp_path / "one", tmp_path / "two") < 1e-5  # after clipping
-    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-4
+    assert all((one[name] - two[name]).abs().max() < 1e-4 for name in one)  # false of what is no number
     for path in checkpoints_in(tmp_path / "two" / "checkpoints")[:1]:
         path.unlink()  # back to the end of the second epoch
     run(eight, tmp_path / "two", "--resume")
     again = state(tmp_path / "two")
-    assert max((again[name] - two[name]).abs().max().item() for name in two) < 1e-6
+    assert all((again[name] - two[name]).abs().max() < 1e-6 for name in two)
     model, _ = checkpoint.load(tmp_path / "two" / "best" / "epoch-003.safetensors")
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(weight, two[f"model.{name}"], atol=1e-6, rtol=0)
