@@ -2,9 +2,9 @@
 
 A state is the longest end of the text that the model knows as a context. Each state has arcs for the tokens that were
 seen after it, and one shorter state to fall back to, at a cost (Katz 1987). All arcs lie in one sorted array, so that
-a step is a few gathers, with no loop over rows or tokens.
+a step is a few gathers, with no loop over rows or tokens: it finds the next states together with their scores.
 
-Shapes: R rows, V vocabulary, A arcs, S states; M n-grams of one order.
+Shapes: R rows, V vocabulary, A arcs, S states, L states of a chain of fallbacks; M n-grams of one order.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ UNSEEN = -100.0  # natural log-probability of a token that not even the unigrams
 
 
 class NGramState(NamedTuple):
-    """Where each row stands."""
+    """What each row may go on with."""
 
-    nodes: Tensor
-    """State of each row, shape (R,)."""
     log_probs: Tensor
-    """The answer for it, shape (R, V)."""
+    """The answer for each next token, shape (R, V)."""
+    targets: Tensor
+    """The automaton's state after it, shape (R, V)."""
+
+    def at(self, rows: Tensor) -> NGramState:
+        """Take rows, shape (R,), in that order."""
+        return NGramState(*(field[rows] for field in self))
 
 
 class NGramLanguageModel:
@@ -54,6 +58,8 @@ class NGramLanguageModel:
         bounds = torch.searchsorted(self._keys, torch.arange(states + 1) * vocabulary)
         self._unigrams = torch.full((vocabulary,), UNSEEN)
         self._unigrams[self._tokens[: bounds[1]]] = self._log_probs[: bounds[1]]
+        self._after = torch.zeros(vocabulary, dtype=torch.int64)  # the state after one token alone
+        self._after[self._tokens[: bounds[1]]] = self._targets[: bounds[1]]
         bounds[0] = bounds[1]  # they have a row of their own
         self._begin, self._count = bounds[:-1], bounds.diff()
 
@@ -88,27 +94,24 @@ class NGramLanguageModel:
         for name, table in vars(self).items():
             if isinstance(table, Tensor) and table.device != device:
                 setattr(self, name, table.to(device))
-        zero = torch.zeros(1, dtype=torch.int64, device=device)
-        node = self._next(zero, zero + START)
-        state = NGramState(node.expand(rows), self._distribution(node).expand(rows, -1))
+        state = self._answer(self._after[START][None]).at(torch.zeros(rows, dtype=torch.int64, device=device))
         return state.log_probs, state
 
     def step(self, tokens: Tensor, state: NGramState) -> tuple[Tensor, NGramState]:
         """Append one token, shape (R,), to each row; rows with BLANK stand still."""
         moving = (tokens != BLANK).nonzero()[:, 0]
         if len(moving):
-            moved = self._next(state.nodes[moving], tokens[moving])
-            nodes = state.nodes.index_copy(0, moving, moved)
-            state = NGramState(nodes, state.log_probs.index_copy(0, moving, self._distribution(moved)))
+            answer = self._answer(state.targets[moving, tokens[moving]])
+            state = NGramState(*(old.index_copy(0, moving, new) for old, new in zip(state, answer, strict=True)))
         return state.log_probs, state
 
     def select(self, rows: Tensor, state: NGramState) -> NGramState:
         """Keep the texts `rows`, shape (R,), in that order."""
-        return NGramState(state.nodes[rows], state.log_probs[rows])
+        return state.at(rows)
 
     def _next(self, nodes: Tensor, tokens: Tensor) -> Tensor:
         """States after one more token each."""
-        result, looking = torch.zeros_like(nodes), torch.arange(len(nodes), device=nodes.device)
+        result, looking = torch.zeros_like(nodes), torch.arange(len(nodes))
         for _ in range(self._order):  # of ever shorter ends of the text; most are found at once
             key = nodes * self.vocabulary + tokens
             place = torch.searchsorted(self._keys, key).clamp(max=len(self._keys) - 1)
@@ -119,17 +122,25 @@ class NGramLanguageModel:
                 break
         return result
 
-    def _distribution(self, nodes: Tensor) -> Tensor:
-        """Log-probabilities of every next token, shape (R, V): from the shortest context up, the seen ones replaced."""
+    def _answer(self, nodes: Tensor) -> NGramState:
+        """Score every next token of states, shape (R,), and say where it leads: the longest context that has it wins."""
         chain = [nodes]
         for _ in range(self._order - 2):
             chain.append(self._fallback[chain[-1]])
-        answer = self._unigrams.repeat(len(nodes), 1)
-        for states in reversed(chain):
-            counts = self._count[states]
-            rows = torch.repeat_interleave(counts)
-            places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-            arcs = self._begin[states][rows] + places
-            answer += self._weight[states][:, None]
-            answer[rows, self._tokens[arcs]] = self._log_probs[arcs]
-        return answer
+        states = torch.stack(chain, dim=1)  # (R, L), longest contexts first
+        costs = self._weight[states].cumsum(dim=1)
+        counts = self._count[states].flatten()
+        first = self._begin[states].flatten() - counts.cumsum(0) + counts
+        links = torch.repeat_interleave(counts)  # row and place in the chain, as one number, of each arc of the chains
+        arcs = first[links] + torch.arange(len(links), device=nodes.device)
+        rows, places = links // len(chain), links % len(chain)
+        cells = rows * self.vocabulary + self._tokens[arcs]
+        longest = torch.full((len(nodes) * self.vocabulary,), len(chain), device=nodes.device)
+        wins = longest.scatter_reduce(0, cells, places, "amin")[cells] == places
+        arcs, cells, links = arcs[wins], cells[wins], links[wins]
+        paid = costs.flatten()[links] - self._weight[states].flatten()[links]  # for falling back from longer ones
+        log_probs = self._unigrams + costs[:, -1:]
+        log_probs.view(-1)[cells] = self._log_probs[arcs] + paid
+        targets = self._after.repeat(len(nodes), 1)
+        targets.view(-1)[cells] = self._targets[arcs]
+        return NGramState(log_probs, targets)
