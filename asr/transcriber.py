@@ -244,7 +244,9 @@ class Transcriber:
     def _words(self, hypothesis: Hypothesis, log_probs: Tensor, waveform: NDArray[np.float32]) -> Alignment:
         tokenizer = self.model.tokenizer
         spellings = spell_tokens(tokenizer, hypothesis.tokens)
-        return align(log_probs, self._frame_times(len(log_probs)), waveform, spellings, tokenizer)
+        found = align(log_probs, self._frame_times(len(log_probs)), waveform, spellings, tokenizer)
+        power = self.options.confidence_power
+        return found._replace(words=tuple(replace(word, confidence=word.confidence**power) for word in found.words))
 
     def _frame_times(self, frames: int) -> NDArray[np.float64]:
         """When the middle of each encoder frame is, in seconds."""

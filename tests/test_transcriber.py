@@ -292,3 +292,16 @@ def test_a_fallback_is_flagged_in_the_json(model, data):
     (plain,) = Transcriber(model, vad=False).transcribe(data / "1737-146161-0009.flac").to_dict()["segments"]
     assert plain["fallback"] is None
     assert plain["tokens"] == segment["tokens"]
+
+
+def test_confidences_are_raised_to_the_power_of_the_search(english):
+    waveform, _ = soundfile.read(sorted(DATA.glob("*.flac"))[0], dtype="float32")
+    words = []
+    for power in (1.0, 0.5):
+        options = DecodingOptions(confidence_power=power)
+        ((_, alignment),) = Transcriber(english.model, options).decode_words([waveform])
+        words.append(alignment.words)
+    assert len(words[0]) > 5
+    for plain, root in zip(*words, strict=True):
+        assert root.confidence == pytest.approx(plain.confidence**0.5)
+        assert (root.text, root.start, root.end) == (plain.text, plain.start, plain.end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,10 +92,13 @@ def evaluate(
 
 
 def _tune(transcriber: Transcriber, utterances: Manifest, normalizer: str) -> None:
-    """Print a table of weights, the best first, and the options that name them."""
+    """Print a table of weights, the best first, and the options that name them, with the power of confidences."""
     from rich.table import Table
 
+    from asr.evaluation.calibration import fit_power
+    from asr.evaluation.evaluate import evaluate as run_evaluation
     from asr.evaluation.tune import grid, most_trials, tune
+    from asr.normalize import get_normalizer
 
     options = transcriber.options
     with progress("Tuning", most_trials(options)) as advance:
@@ -107,7 +111,13 @@ def _tune(transcriber: Transcriber, utterances: Manifest, normalizer: str) -> No
         weights = [f"{getattr(trial.options, name):g}" for name in names]
         table.add_row(*weights, f"{100 * trial.wer:.2f}", f"{100 * trial.cer:.2f}")
     Console().print(table)
-    typer.echo("best: " + " ".join(f"--search {name}={getattr(trials[0].options, name):g}" for name in names))
+    transcriber.options = replace(trials[0].options, confidence_power=1.0)
+    with progress("Confidences", len(utterances)) as advance:
+        rows = run_evaluation(transcriber, utterances, normalizer, advance)["results"]
+    power = fit_power(rows, get_normalizer(normalizer))
+    best = replace(transcriber.options, confidence_power=power)
+    found = [f"--search {name}={getattr(best, name):g}" for name in [*names, "confidence_power"]]
+    typer.echo(f"best: {' '.join(found)}")
 
 
 def _measure_non_speech(transcriber: Transcriber, recordings: Manifest, json_file: Path | None) -> None:

@@ -123,7 +123,7 @@ class NGramLanguageModel:
         return result
 
     def _answer(self, nodes: Tensor) -> NGramState:
-        """Score every next token of states, shape (R,), and say where it leads: the longest context that has it wins."""
+        """Score every next token of states, shape (R,), and say where it leads; the longest context wins."""
         chain = [nodes]
         for _ in range(self._order - 2):
             chain.append(self._fallback[chain[-1]])

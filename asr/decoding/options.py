@@ -41,6 +41,9 @@ class DecodingOptions:
     hotword_bonus: float = 1.0
     """Nats for each letter of a hotword after the fourth: so much worse than the best text may it fit the audio, and
     so much is it helped. Words of four letters or fewer are not helped. More finds more, and invents more."""
+    confidence_power: float = 1.0
+    """Each word's confidence, CTC's probability of its tokens, is raised to this power. A language model makes words
+    right that CTC alone doubts: `asr evaluate --tune` fits the power to how often words are right."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -57,6 +60,8 @@ class DecodingOptions:
             raise ConfigError(f"decoding.temperature must be over 0, got {self.temperature}")
         if not 0 <= self.length_normalization <= 2:
             raise ConfigError(f"decoding.length_normalization must lie in 0..2, got {self.length_normalization}")
+        if not 0 < self.confidence_power < float("inf"):
+            raise ConfigError(f"decoding.confidence_power must be over 0, got {self.confidence_power}")
         if not 0 <= self.hotword_bonus < float("inf"):
             raise ConfigError(f"decoding.hotword_bonus must be at least 0, got {self.hotword_bonus}")
         if self.mode != "ctc" and self.nbest > self.beam_size:

@@ -12,6 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from asr.normalize import Normalizer
 
 BINS = 15  # of equal width; as many as in Guo et al. 2017
+POWERS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
 
 
 def measure_confidence(rows: Iterable[Mapping[str, Any]], normalizer: Normalizer) -> dict[str, Any] | None:
@@ -30,16 +31,14 @@ def measure_confidence(rows: Iterable[Mapping[str, Any]], normalizer: Normalizer
         `ece` and `auroc` (None if all words are right, or none), `words`, the share that is `right`, the mean
         `confidence`, and the `bins` of the calibration error; None where there is no word.
     """
-    scored = [outcome for row in rows if "word_confidences" in row for outcome in _outcomes(row, normalizer)]
-    if not scored:
+    confidences, right = _outcomes(rows, normalizer)
+    if not len(right):
         return None
-    confidences = np.array([confidence for confidence, _ in scored], dtype=np.float64)
-    right = np.array([hit for _, hit in scored], dtype=bool)
     error, bins = calibration_error(confidences, right)
     return {
         "ece": error,
         "auroc": auroc(confidences, right),
-        "words": len(scored),
+        "words": len(right),
         "right": float(right.mean()),
         "confidence": float(confidences.mean()),
         "bins": bins,
@@ -94,8 +93,32 @@ def auroc(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> float |
     return float((ranks[right].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
-def _outcomes(row: Mapping[str, Any], normalizer: Normalizer) -> list[tuple[float, bool]]:
-    """Confidence of each word of a hypothesis, and whether it is right."""
+def fit_power(rows: Iterable[Mapping[str, Any]], normalizer: Normalizer) -> float:
+    """Find the power that makes confidences, raised to it, the best forecast of which words are right.
+
+    Args:
+        rows: as for `measure_confidence`, of a set that nothing is reported on.
+        normalizer: what both texts go through first.
+
+    Returns:
+        The one of POWERS with the least mean squared error (Brier 1950); 1 where there is no word.
+    """
+    confidences, right = _outcomes(rows, normalizer)
+    if not len(right):
+        return 1.0
+    return min(POWERS, key=lambda power: np.square(confidences**power - right).mean())
+
+
+def _outcomes(
+    rows: Iterable[Mapping[str, Any]], normalizer: Normalizer
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Confidence of each word of the hypotheses, and whether it is right."""
+    scored = [outcome for row in rows if "word_confidences" in row for outcome in _outcomes_of(row, normalizer)]
+    return np.array([value for value, _ in scored], dtype=np.float64), np.array([hit for _, hit in scored], dtype=bool)
+
+
+def _outcomes_of(row: Mapping[str, Any], normalizer: Normalizer) -> list[tuple[float, bool]]:
+    """Confidence of each word of one hypothesis, and whether it is right."""
     words: list[tuple[str, float]] = []
     for word, confidence in row["word_confidences"]:
         words += [(each, confidence) for each in normalizer(word).split()]

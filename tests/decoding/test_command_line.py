@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from examples import DATA
@@ -74,7 +75,8 @@ def test_tune_prints_its_trials_best_first(lm, tmp_path):
     assert rates == sorted(rates)
     assert len(rates) > 4
     best = output.splitlines()[-1]
-    assert best == f"best: --search lm_weight={table[0][0].strip()} --search length_bonus={table[0][1].strip()}"
+    weights = f"--search lm_weight={table[0][0].strip()} --search length_bonus={table[0][1].strip()}"
+    assert re.fullmatch(rf"best: {weights} --search confidence_power=[\d.]+", best)
     said = asr("evaluate", "--manifest", tmp_path / "dev.jsonl", *options, *best.split()[1:])
     assert f"WER {rates[0]:.2f} %" in said
     with pytest.raises(ConfigError, match="no weights to tune"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.evaluation.calibration import BINS, auroc, calibration_error, measure_confidence
+from asr.evaluation.calibration import BINS, auroc, calibration_error, fit_power, measure_confidence
 from asr.evaluation.evaluate import evaluate
 from asr.manifest import Manifest
 from asr.normalize import get_normalizer
@@ -64,6 +64,19 @@ def test_words_are_right_where_the_alignment_has_a_hit() -> None:
     assert result["auroc"] == 1.0
     assert result["confidence"] == pytest.approx((0.9 + 0.2 + 0.8 + 0.7 + 0.7 + 0.6 + 0.3) / 7)
     assert measure_confidence([{"reference": "a", "word_confidences": []}], BASIC) is None
+
+
+@pytest.mark.parametrize("power", [0.25, 0.5, 1.0, 2.0])
+def test_the_power_that_made_the_truth_is_found(power: float) -> None:
+    generator = np.random.default_rng(0)
+    confidences = generator.random(5000)
+    hits = generator.random(5000) < confidences**power
+    rows = [
+        {"reference": "yes" if hit else "no", "word_confidences": [("yes", confidence)]}
+        for hit, confidence in zip(hits, confidences, strict=True)
+    ]
+    assert fit_power(rows, BASIC) == power
+    assert fit_power([{"reference": "a", "word_confidences": []}], BASIC) == 1.0
 
 
 def test_the_embedded_model_knows_what_it_knows(manifest: Manifest) -> None:
