@@ -52,6 +52,8 @@ def decode(
     Raises:
         ConfigError: the language model or the hotwords cannot be read, or do not fit the model.
     """
+    if not encoder_out.numel():  # no utterance, or no frame of any
+        return [[Hypothesis((), (), 0.0)] for _ in lengths]
     plain = language_model is None and not options.language_model and not options.hotwords
     if options.mode == "ctc" and plain:  # the best path has no hypotheses that anything could be added to
         return decode_ctc(model, encoder_out, lengths, options)

@@ -86,6 +86,34 @@ def test_a_beam_of_one_is_greedy():
     assert 3 < ended < 20  # both kinds were met
 
 
+def test_a_joint_beam_of_one_is_greedy():
+    ends = set()
+    for seed in range(20):
+        model, encoder_out = tiny(seed), torch.randn(1, FRAMES, 16)
+        options = DecodingOptions(mode="joint", beam_size=1, candidates=len(WRITABLE))
+        (found,) = search(model, encoder_out, options, joint=True)
+        ctc = text_probabilities(model.ctc_log_probs(encoder_out)[0].log_softmax(-1))
+
+        def whole(text, model=model, encoder_out=encoder_out, ctc=ctc):
+            (log_probs,) = decoder_log_probs(model, encoder_out, [text])
+            return 0.7 * sum(log_probs) + 0.3 * math.log(ctc.get(text, 1e-300))
+
+        def begun(text, model=model, encoder_out=encoder_out, ctc=ctc):
+            (log_probs,) = decoder_log_probs(model, encoder_out, [text])
+            heard = sum(probability for other, probability in ctc.items() if other[: len(text)] == text)
+            return 0.7 * sum(log_probs[:-1]) + 0.3 * math.log(max(heard, 1e-300))
+
+        text: tuple[int, ...] = ()
+        while len(text) < FRAMES:
+            following = max(((*text, token) for token in WRITABLE), key=begun)
+            if whole(text) >= begun(following):
+                break
+            text = following
+        assert [hypothesis.tokens for hypothesis in found] == [text]
+        ends.add(len(text))
+    assert len(ends) > 2  # short and long texts were met
+
+
 def test_a_wider_beam_never_scores_worse_with_the_endless_one_as_the_limit():
     model, encoder_out = tiny(1), torch.randn(6, FRAMES, 16)
     best = []

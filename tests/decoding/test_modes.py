@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -74,6 +75,30 @@ def test_batched_equals_one_by_one_in_any_order(model, embedded, kind, settings,
             check_same(alone, together[row])
         again = decode(recognizer, *encoded, options, lm)
     assert again == together
+
+
+@pytest.mark.parametrize("settings", MODES, ids=str)
+def test_nothing_to_hear_is_no_text(model, settings):
+    options, dim = DecodingOptions(**settings), model.config.encoder.dim
+    assert decode(model, torch.randn(0, 5, dim), torch.zeros(0, dtype=torch.int64), options) == []
+    nothing = decode(model, torch.randn(2, 0, dim), torch.zeros(2, dtype=torch.int64), options)
+    assert [[hypothesis.tokens for hypothesis in found] for found in nothing] == [[()], [()]]
+    short, *_ = decode(model, torch.randn(2, 5, dim), torch.tensor([0, 5]), options)
+    assert short[0].tokens == ()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "lm"])
+@pytest.mark.parametrize("settings", MODES, ids=str)
+def test_a_gpu_finds_what_the_cpu_finds(embedded, settings, fused):
+    lm = language_model(embedded.tokenizer) if fused else None
+    options = DecodingOptions(**settings)
+    with torch.inference_mode():
+        encoder_out, frames = embedded.encode(*waveforms(*NAMES))
+    expected = decode(embedded, encoder_out, frames, options, lm)
+    found = decode(copy.deepcopy(embedded).cuda(), encoder_out.cuda(), frames.cuda(), options, lm)
+    for mine, yours in zip(found, expected, strict=True):
+        check_same(mine, yours)
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
