@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,9 @@ def train(
     """Train a recogniser, or with lm/... a language model; it ends up in the run folder as model.safetensors."""
     if resume and init_from:
         raise ConfigError("--resume goes on with a run, --init-from begins a new one: choose one of them")
+    # Lightning's own affairs: a run's folder is meant to hold what is there, and its use of torch is not the user's.
+    warnings.filterwarnings("ignore", "Experiment logs directory")
+    warnings.filterwarnings("ignore", ".*LeafSpec")
     if config.startswith("lm/") or _is_language_model(Path(config)):
         if init_from:
             raise ConfigError("--init-from begins with a recogniser; a language model begins from scratch")

@@ -21,7 +21,7 @@ from pathlib import Path
 import lightning
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -45,6 +45,7 @@ from asr.training.memory import measure_budget
 from asr.training.meter import Meter
 from asr.training.module import RecognizerModule
 from asr.training.nonfinite import SkipNonFinite
+from asr.training.progress import show_progress
 from asr.training.provenance import provenance, write_environment
 from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
 from asr.training.sharded import ShardedModule
@@ -165,7 +166,7 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
     callbacks += [
         export,
         Diagnosis(run, training.check_after),
-        RichProgressBar(leave=True),
+        show_progress(),
         Meter(),
         KeepCheckpoints(run / "checkpoints", training.checkpoint_minutes, training.keep_last),
     ]

@@ -21,7 +21,7 @@ import lightning
 import numpy as np
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -39,6 +39,7 @@ from asr.model.language_model_file import save_language_model
 from asr.tokenizer import END, START, Tokenizer
 from asr.training.config import OptimizerConfig, TrainingConfig
 from asr.training.optimizers import make_optimizer, make_schedule
+from asr.training.progress import show_progress
 from asr.training.provenance import hardware, write_environment
 from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
 
@@ -283,7 +284,7 @@ def train_language_model(config: LanguageModelRun, recognizer: Path, resume: boo
     callbacks: list[Callback] = [EMAWeightAveraging(decay=training.average_decay)] if training.average_decay else []
     callbacks += [
         ExportLowest(run, scratch, tokenizer, _about(config, data)),
-        RichProgressBar(leave=True),
+        show_progress(),
         KeepCheckpoints(run / "checkpoints", training.checkpoint_minutes, training.keep_last),
     ]
     trainer = lightning.Trainer(

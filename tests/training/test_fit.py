@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from asr.errors import ConfigError, DataError
 from asr.evaluation.evaluate import evaluate
 from asr.manifest import Manifest, write_manifest
 from asr.model import checkpoint
+from asr.training import progress
 from asr.training.config import TrainConfig
 from asr.training.fit import train
 from asr.training.module import RecognizerModule
@@ -124,13 +126,20 @@ def test_the_average_is_what_is_validated_and_saved(eight, tmp_path, monkeypatch
     assert TrainConfig().training.average_decay > 0  # it is on unless it is turned off
 
 
-def test_what_a_run_logs(eight, tmp_path):
+def test_what_a_run_logs(eight, tmp_path, monkeypatch, capsys):
     """Speed, waiting, padding and memory after every ten batches; what CTC cannot learn at the end of each epoch."""
     rows = [replace(row, id=f"{row.id}-{copy}") for copy in range(3) for row in Manifest.load(eight)]
     rows[0] = replace(rows[0], text="FAR TOO MANY WORDS " * 40)
     write_manifest(tmp_path / "train.jsonl", rows)
     steps = ("training.epochs=2", "data.batch_seconds=7", "data.speeds=[1.0]", f"data.valid=[{eight}]")
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     train(composed("mini_librispeech", tmp_path / "train.jsonl", tmp_path / "run", *SMALL, *steps))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]  # no terminal here
+    total = int(re.search(r"step 1 of (\d+)", lines[0])[1])
+    assert len(lines) == total + 2  # each step and each validation
+    assert re.fullmatch(
+        rf"epoch 2 of 2, step {total} of {total}, train/loss [\d.]+, .*valid/wer .*0:00:00 left", lines[-1]
+    )
     with open(tmp_path / "run" / "metrics.csv", encoding="utf-8", newline="") as file:
         logged = list(csv.DictReader(file))
     assert [float(row["train/infeasible"]) for row in logged if row.get("train/infeasible")] == [1, 1]
