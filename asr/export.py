@@ -11,8 +11,6 @@ The best token of each frame, without repeats, then without blanks, is the text;
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from asr.errors import CheckpointError, ConfigError
 from asr.features import FFT_SIZE, FLOOR, FRAME_LENGTH, FRAME_SHIFT, SAMPLE_RATE
+from asr.files import replacing
 from asr.tokenizer import BLANK
 
 if TYPE_CHECKING:
@@ -71,10 +70,8 @@ def export_onnx(model: Recognizer, path: Path) -> None:
     assert program is not None  # what the exporter gives with dynamo=True
     program.model.metadata_props.update(describe(model))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-            program.save(Path(folder) / path.name)
-            os.replace(Path(folder) / path.name, path)
+        with replacing(path) as temporary:
+            program.save(temporary)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 

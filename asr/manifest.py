@@ -20,6 +20,7 @@ import pyarrow.json
 from numpy.typing import NDArray
 
 from asr.errors import DataError
+from asr.files import replacing
 
 
 @dataclass(frozen=True)
@@ -158,18 +159,12 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
         utterances: audio below the manifest's folder is written relative to it, other audio as an absolute path.
     """
     path = Path(os.path.abspath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            for utterance in utterances:
-                audio = Path(os.path.abspath(utterance.audio_filepath))
-                shown = audio.relative_to(path.parent) if audio.is_relative_to(path.parent) else audio
-                line = {n: v for n, v in asdict(utterance).items() if v or n in ("duration", "text")}
-                file.write(json.dumps(line | {"audio_filepath": shown.as_posix()}, ensure_ascii=False) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        for utterance in utterances:
+            audio = Path(os.path.abspath(utterance.audio_filepath))
+            shown = audio.relative_to(path.parent) if audio.is_relative_to(path.parent) else audio
+            line = {n: v for n, v in asdict(utterance).items() if v or n in ("duration", "text")}
+            file.write(json.dumps(line | {"audio_filepath": shown.as_posix()}, ensure_ascii=False) + "\n")
 
 
 def read_packed(folder: str | Path) -> dict[str, list[Utterance]]:

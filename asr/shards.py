@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from asr.audio import MEMBER, Audio, duration, load, open_file
 from asr.errors import AudioError, DataError
+from asr.files import replacing
 from asr.manifest import Manifest, Utterance, write_manifest
 
 WHOLE = 0.9  # an utterance that is this share of its file takes the file along as it is; a shorter one is cut out
@@ -112,26 +113,19 @@ def _write_shard(path: Path, wanted: list[Utterance]) -> tuple[list[Utterance], 
     """Write a shard and then its manifest, each whole or not at all."""
     written: list[Utterance] = []
     faults: list[str] = []
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with tarfile.open(temporary, "w") as tar:
-            for utterance in wanted:
-                try:
-                    content, suffix, offset = _read(utterance)
-                except AudioError as error:
-                    faults.append(f"{utterance.id}: {error}")
-                    continue
-                # Numbered, since ids that differ only in odd characters would share a name.
-                info = tarfile.TarInfo(
-                    f"{len(written):06d}-{re.sub(r'[^A-Za-z0-9_-]', '_', utterance.id)[:60]}{suffix}"
-                )
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-                start = tar.offset - math.ceil(len(content) / tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                written.append(replace(utterance, audio_filepath=f"{path}:{start}:{len(content)}", offset=offset))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
+        for utterance in wanted:
+            try:
+                content, suffix, offset = _read(utterance)
+            except AudioError as error:
+                faults.append(f"{utterance.id}: {error}")
+                continue
+            # Numbered, since ids that differ only in odd characters would share a name.
+            info = tarfile.TarInfo(f"{len(written):06d}-{re.sub(r'[^A-Za-z0-9_-]', '_', utterance.id)[:60]}{suffix}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+            start = tar.offset - math.ceil(len(content) / tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            written.append(replace(utterance, audio_filepath=f"{path}:{start}:{len(content)}", offset=offset))
     if written:
         write_manifest(path.with_suffix(".jsonl"), written)
     return written, faults

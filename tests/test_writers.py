@@ -177,7 +177,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writers.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(AsrError, match=r"talk\.txt: cannot be written: No space left"):
         writers.write(Transcript("b", 1.0, (), (), "tiny"), tmp_path, "txt", "talk")
     assert path.read_text(encoding="utf-8") == "grüße an alle 日本\n"

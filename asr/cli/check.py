@@ -51,7 +51,7 @@ def check(
     from asr.check.listen import default_jobs
     from asr.check.report import as_html, as_json
     from asr.evaluation.plausibility import TranscriptJudge, infeasible_rows
-    from asr.exchange.files import replacing
+    from asr.files import replacing
     from asr.manifest import Manifest
     from asr.model import checkpoint
     from asr.transcriber import EMBEDDED, choose_device

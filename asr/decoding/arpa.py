@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import ConfigError, DataError
+from asr.files import replacing
 from asr.tokenizer import Tokenizer
 
 
@@ -94,19 +94,14 @@ def write_arpa(path: Path | str, orders: list[NGrams], tokenizer: Tokenizer) -> 
         DataError: the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as raw:
+        with replacing(path) as temporary, temporary.open("wb") as raw:
             binary = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
             with TextIOWrapper(binary, encoding="utf-8", newline="\n") as text:
                 text.writelines(_lines(orders, pieces))
-        os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _lines(orders: list[NGrams], pieces: list[str]) -> Iterator[str]:

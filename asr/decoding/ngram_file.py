@@ -12,8 +12,6 @@ section 3.3).
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from safetensors.numpy import save_file
 
 from asr.decoding.arpa import NGrams
 from asr.errors import ConfigError, DataError
+from asr.files import replacing
 from asr.tokenizer import Tokenizer
 
 FORMAT = "asr-ngram-1"
@@ -55,11 +54,8 @@ def write_ngrams(path: Path | str, orders: list[NGrams], tokenizer: Tokenizer, a
     pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
     metadata = {FORMAT: json.dumps({"pieces": pieces, "about": about})}  # one key: safetensors shuffles several
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".lm-") as folder:
-            save_file(tensors, Path(folder) / path.name, metadata)
-            os.chmod(Path(folder) / path.name, 0o644)  # safetensors makes it private
-            os.replace(Path(folder) / path.name, path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import DataError
+from asr.files import replacing
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 COLUMNS = ("date", "commit", "model", "parameters", "hardware", "decoding", "set", "WER % [95 %]", "CER %", "RTF")
@@ -35,16 +36,8 @@ def commit() -> str | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all, as UTF-8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

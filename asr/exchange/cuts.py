@@ -13,7 +13,8 @@ from lhotse.audio import AudioLoadingError
 from lhotse.serialization import SequentialJsonlWriter
 
 from asr.errors import DataError
-from asr.exchange.files import locate, replacing
+from asr.exchange.files import locate
+from asr.files import replacing
 from asr.manifest import Utterance
 
 

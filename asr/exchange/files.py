@@ -1,11 +1,9 @@
-"""What the formats share: finding audio, writing whole files, and text that fits on a line."""
+"""What the formats share: finding audio, and text that fits on a line."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -21,18 +19,6 @@ def locate(name: str, *folders: Path) -> str:
     """
     places = [os.path.abspath(os.path.join(folder, name)) for folder in (*folders, Path.cwd())]
     return next((place for place in places if os.path.isfile(place)), places[0])
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield the name of a temporary file beside `path` that takes its place in the end, unless something fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # the ending stays: libraries go by it
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def one_line(text: str) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from asr.errors import DataError
-from asr.exchange.files import locate, one_line, replacing
+from asr.exchange.files import locate, one_line
+from asr.files import replacing
 from asr.manifest import Utterance
 
 _CSV = ("ID", "duration", "wav", "spk_id", "wrd")

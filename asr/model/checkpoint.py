@@ -9,8 +9,6 @@ Nothing in it is executed: safetensors has no pickle. Reading needs neither Ligh
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from asr.config import build
 from asr.errors import AsrError, CheckpointError
+from asr.files import replacing
 from asr.model.config import ModelConfig
 from asr.model.decoder import Decoder
 from asr.model.encoder import Encoder
@@ -58,11 +57,8 @@ def save(path: Path | str, model: Recognizer, about: dict[str, Any], dtype: torc
         "about": json.dumps(about),
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".checkpoint-") as folder:
-            save_file(state, Path(folder) / path.name, metadata)
-            os.chmod(Path(folder) / path.name, 0o644)  # safetensors makes it private; a model is to be read by others
-            os.replace(Path(folder) / path.name, path)
+        with replacing(path) as temporary:
+            save_file(state, temporary, metadata)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -155,16 +151,24 @@ def _check_sizes(config: ModelConfig, vocabulary: int, state: dict[str, Tensor])
             raise CheckpointError(f"{name} has shape {list(state[name].shape)}, not {list(expected.shape)}")
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read metadata and tensors, and make sure that they are ours."""
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read metadata and tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or no such file.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read metadata and tensors, and make sure that they are ours."""
+    metadata, state = read_tensors(path)
     if metadata.get("format") != FORMAT or TOKENIZER not in state:
         raise CheckpointError(f"{path}: a safetensors file, but no checkpoint of this package")
     return metadata, state

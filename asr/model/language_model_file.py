@@ -7,18 +7,17 @@ metadata   format, config (JSON), pieces (JSON: the tokens by id), about (JSON: 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from asr.config import build
 from asr.errors import AsrError, CheckpointError
+from asr.files import replacing
+from asr.model.checkpoint import read_tensors
 from asr.model.language_model import LanguageModelConfig, NeuralLanguageModel
 from asr.tokenizer import Tokenizer
 
@@ -48,11 +47,8 @@ def save_language_model(
     }
     state = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".lm-") as folder:
-            save_file(state, Path(folder) / path.name, metadata)
-            os.chmod(Path(folder) / path.name, 0o644)  # safetensors makes it private
-            os.replace(Path(folder) / path.name, path)
+        with replacing(path) as temporary:
+            save_file(state, temporary, metadata)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -70,12 +66,7 @@ def load_neural_language_model(path: Path | str, tokenizer: Tokenizer) -> tuple[
     Raises:
         CheckpointError: the file is missing, damaged, or made for other tokens.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}") from error
+    metadata, state = read_tensors(Path(path))
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: a safetensors file, but no language model of this package")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from asr.files import replacing
 from asr.model import checkpoint as checkpoints
 from asr.model.recognizer import Recognizer
 
@@ -66,9 +66,8 @@ class ExportBest(Callback):
         if name in kept and trainer.is_global_zero:
             self._write(name, trainer, checkpoint)
             if next(iter(kept)) == name:
-                partial = self.run / ".model.safetensors.tmp"
-                shutil.copyfile(self.run / "best" / name, partial)
-                os.replace(partial, self.run / "model.safetensors")
+                with replacing(self.run / "model.safetensors") as temporary:
+                    shutil.copyfile(self.run / "best" / name, temporary)
             for dropped in self.best.keys() - kept.keys():
                 (self.run / "best" / dropped).unlink(missing_ok=True)
         self.best = kept

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -18,6 +17,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 
 from asr.errors import CheckpointError, StoppedError
+from asr.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write one file, or say why not."""
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(checkpoint, temporary)
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             log.error("%s: cannot be written: %s; training goes on, the checkpoint before it stays", path, error)
-            temporary.unlink(missing_ok=True)
 
 
 class KeepCheckpoints(Callback):

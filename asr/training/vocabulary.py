@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 
 from asr.datamodule import load_manifests
+from asr.files import replacing
 from asr.tokenizer import Tokenizer, train_tokenizer
 from asr.training.config import TrainConfig
 
@@ -36,9 +36,7 @@ def prepare_tokenizer(config: TrainConfig) -> Tokenizer:
     if model.is_file():
         log.warning("%s is of other settings or texts: trained anew", model)
     tokenizer = train_tokenizer(texts, config.tokenizer)
-    run.mkdir(parents=True, exist_ok=True)
     for path, content in ((model, tokenizer.model), (about, yaml.safe_dump(wanted, sort_keys=False).encode())):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several ranks may do this at once
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:  # several ranks may do this at once
+            temporary.write_bytes(content)
     return tokenizer

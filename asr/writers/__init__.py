@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 from asr.errors import AsrError, ConfigError
+from asr.files import replacing
 from asr.transcript import Transcript
 from asr.writers.annotations import to_ctm, to_stm, to_textgrid
 from asr.writers.plain import to_json, to_tsv, to_txt
@@ -86,16 +84,11 @@ def write(
     content = render(transcript, format, subtitles).encode(errors="replace")  # odd file names are not UTF-8
     # Only the last part counts, by either system's separators, so that no stem can lead out of the folder.
     path = Path(directory) / f"{_name(stem)}.{ENDINGS[format]}"
-    temporary = path.with_name(f".{uuid4().hex}.tmp")  # a short name of its own, so that writers never share it
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise AsrError(f"{path}: cannot be written: {error.strerror or error}: check the folder") from error
-    finally:
-        with suppress(OSError):  # it is gone after the replacement, and never was in a folder that cannot be written
-            temporary.unlink()
     return path
 
 

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from runs import TINY, composed
 
+from asr import files
 from asr.errors import CheckpointError, ConfigError
 from asr.training.fit import train
 from asr.training.resume import AtomicCheckpointIO, checkpoints_in, newest_whole
@@ -101,10 +103,11 @@ def test_a_damaged_checkpoint_is_passed_over(eight, tmp_path, caplog):
         newest_whole(newest.parent)
 
 
-def test_a_full_disk_costs_the_checkpoint_only(tmp_path, caplog):
+def test_a_full_disk_costs_the_checkpoint_only(tmp_path, caplog, monkeypatch):
     """/dev/full refuses every byte, as a full disk does."""
     path = tmp_path / "step-1.ckpt"
-    (tmp_path / ".step-1.ckpt.tmp").symlink_to("/dev/full")
+    monkeypatch.setattr(files, "uuid4", lambda: SimpleNamespace(hex="a"))
+    (tmp_path / ".a-step-1.ckpt").symlink_to("/dev/full")
     AtomicCheckpointIO().save_checkpoint({"weights": torch.randn(100_000)}, path)
     assert "cannot be written" in caplog.text
     assert list(tmp_path.iterdir()) == []
