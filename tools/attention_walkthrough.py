@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from asr.audio import load_mono
-from asr.exchange.files import replacing
+from asr.files import replacing
 from asr.losses import decoder_inputs
 from asr.manifest import Manifest
 from asr.model import checkpoint

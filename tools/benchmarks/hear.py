@@ -21,8 +21,8 @@ Hear = Callable[[str], str]
 SLOW = 60.0  # seconds: what would take longer is left out
 
 
-def make_asr(threads: int, mode: str = "ctc", architecture: str = "") -> tuple[Hear, int]:
-    """Load this package's embedded model, or make one with random weights."""
+def make_asr(threads: int, mode: str | None = None, architecture: str = "") -> tuple[Hear, int]:
+    """Load this package's embedded model, to search as it recommends or in a mode, or make one of random weights."""
     import torch
 
     from asr.decoding import DecodingOptions
@@ -39,7 +39,7 @@ def make_asr(threads: int, mode: str = "ctc", architecture: str = "") -> tuple[H
 
         sizes = yaml.safe_load((resource("conf") / "model" / f"{architecture}.yaml").read_text())
         model = Recognizer(build(ModelConfig, sizes, architecture), transcriber.model.tokenizer).eval()
-        transcriber = Transcriber(model, DecodingOptions(mode))
+        transcriber = Transcriber(model, DecodingOptions())
     parameters = sum(weight.numel() for weight in transcriber.model.parameters())
     return (lambda path: transcriber.transcribe(path).text), parameters
 
@@ -107,7 +107,7 @@ def make_moonshine(threads: int) -> tuple[Hear, int]:
 
 MAKERS: dict[str, Callable[[int], tuple[Hear, int]]] = {
     "asr": make_asr,
-    "asr ctc_beam": lambda threads: make_asr(threads, "ctc_beam"),
+    "asr ctc": lambda threads: make_asr(threads, "ctc"),
     "pocketsphinx": make_pocketsphinx,
     "vosk": make_vosk,
     "openai-whisper": make_openai_whisper,

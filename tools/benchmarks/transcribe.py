@@ -4,7 +4,8 @@ python tools/benchmark.py transcribe                          # our own, on the 
 python tools/benchmark.py transcribe --peers FOLDER --threads 1 2 --audio FILE...
 
 Each row is a process of its own, which starts from nothing. `clip` is one recording of eleven seconds, `files` all
-recordings one after the other, `long` all of them joined, over and over. Everything is in the time: reading, finding
+recordings one after the other, `long` all of them joined, over and over. `asr` is the embedded model as shipped, with
+its language model; `asr ctc` the same without it. Everything is in the time: reading, finding
 speech, features, model and search. `asr:NAME` is an architecture of conf/model with random weights: speed hardly
 depends on them. Other toolkits run where FOLDER, a virtual environment, has them, and with weights that are on this
 machine already; nothing is downloaded. In theirs, `import` is part of `load`.
@@ -30,7 +31,7 @@ from rich.table import Table
 from asr.audio import SAMPLE_RATE, load_mono
 
 DATA = Path(__file__).parents[2] / "tests" / "data"
-OURS = ("asr", "asr ctc_beam", "asr:conformer_s", "asr:conformer_m")
+OURS = ("asr", "asr ctc", "asr:conformer_s", "asr:conformer_m")
 CLIP_SECONDS = 11
 COLUMNS = ("program", "parameters", "threads", "clip", "files", "long", "process", "import", "load", "first", "peak MB")
 console = Console(width=140)
