@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from asr.audio import load_mono
 from asr.errors import AsrError, ConfigError, DataError
 from asr.evaluation.wer import score
-from asr.files import replacing
 from asr.features import FeatureNorm, LogMel
+from asr.files import replacing
 from asr.losses import attention_loss, decoder_inputs
 from asr.manifest import Manifest
 from asr.model.config import DecoderConfig, EncoderConfig
