@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from asr.features import length_mask
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import START
 
@@ -107,7 +108,7 @@ def _progress(looks: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         Correlation of looks and tokens' numbers, and frames that the line moves on over the text; each (B, heads).
     """
     number = torch.arange(looks.shape[2], device=looks.device, dtype=torch.float32)
-    valid = (number < counts[:, None])[:, None]  # (B, 1, U)
+    valid = length_mask(counts, looks.shape[2])[:, None]  # (B, 1, U)
     total = counts.clamp(min=1)[:, None, None]
     x = (number - (number * valid).sum(dim=2, keepdim=True) / total) * valid
     y = (looks - (looks * valid).sum(dim=2, keepdim=True) / total) * valid
