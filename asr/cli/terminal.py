@@ -27,7 +27,8 @@ Decoding = Annotated[
 ]
 BeamSize = Annotated[int | None, typer.Option("--beam-size", help="Hypotheses kept side by side; 1 is greedy.")]
 LanguageModelFile = Annotated[
-    Path | None, typer.Option("--language-model", help="ARPA file to search with; `asr lm build` makes one.")
+    Path | None,
+    typer.Option("--language-model", help="File of `asr lm build` or `asr train --config lm/...`, or ARPA file."),
 ]
 Hotwords = Annotated[
     str | None,

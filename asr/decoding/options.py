@@ -33,7 +33,8 @@ class DecodingOptions:
     length_normalization: float = 0.0
     """The final score is divided by (tokens + 1) to this power (Wu et al. 2016, arXiv:1609.08144, section 7)."""
     language_model: str = ""
-    """ARPA file, also gzipped, in the model's own tokens, as `asr lm build` makes it; empty for none."""
+    """What `asr lm build` or `asr train --config lm/...` made, or an ARPA file in the model's tokens, also gzipped;
+    empty for none."""
     lm_weight: float = 0.3
     """Weight of the language model's log-probabilities."""
     hotwords: str = ""
