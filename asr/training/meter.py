@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import time
 from typing import Any
@@ -13,7 +14,10 @@ from lightning.pytorch.callbacks import Callback
 from asr.audio import SAMPLE_RATE
 from asr.model.recognizer import Batch
 
+log = logging.getLogger(__name__)
+
 EVERY = 10  # steps between log lines
+MOST_WAITING = 0.2  # share of an epoch's time that may go to waiting for data without a word about it
 
 
 class Meter(Callback):
@@ -63,6 +67,17 @@ class Meter(Callback):
         pl_module.log("speed/data_wait", waiting)
         pl_module.log("speed/padding", 1 - self.audio / self.padded)
         pl_module.log("speed/peak_gigabytes", peak_gigabytes())
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Say what helps if the data are too slow for the model."""
+        share = self.waited / max(1e-9, self.worked + self.waited)
+        if self.batches >= EVERY and share > MOST_WAITING and trainer.is_global_zero:
+            log.warning(
+                "epoch %d: %.0f %% of the time went by waiting for data; more data.workers help, or audio that is "
+                "quick to read: FLAC or WAV at 16 kHz, on a local disk",
+                trainer.current_epoch + 1,
+                100 * share,
+            )
 
 
 def peak_gigabytes() -> float:

@@ -15,7 +15,7 @@ from asr.errors import ConfigError, DataError
 from asr.evaluation.evaluate import evaluate
 from asr.manifest import Manifest, write_manifest
 from asr.model import checkpoint
-from asr.training import progress
+from asr.training import meter, progress
 from asr.training.config import TrainConfig
 from asr.training.fit import train
 from asr.training.module import RecognizerModule
@@ -126,13 +126,14 @@ def test_the_average_is_what_is_validated_and_saved(eight, tmp_path, monkeypatch
     assert TrainConfig().training.average_decay > 0  # it is on unless it is turned off
 
 
-def test_what_a_run_logs(eight, tmp_path, monkeypatch, capsys):
+def test_what_a_run_logs(eight, tmp_path, monkeypatch, capsys, caplog):
     """Speed, waiting, padding and memory after every ten batches; what CTC cannot learn at the end of each epoch."""
     rows = [replace(row, id=f"{row.id}-{copy}") for copy in range(3) for row in Manifest.load(eight)]
     rows[0] = replace(rows[0], text="FAR TOO MANY WORDS " * 40)
     write_manifest(tmp_path / "train.jsonl", rows)
     steps = ("training.epochs=2", "data.batch_seconds=7", "data.speeds=[1.0]", f"data.valid=[{eight}]")
     monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(meter, "MOST_WAITING", 0.0)
     train(composed("mini_librispeech", tmp_path / "train.jsonl", tmp_path / "run", *SMALL, *steps))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]  # no terminal here
     total = int(re.search(r"step 1 of (\d+)", lines[0])[1])
