@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,8 +30,10 @@ def replacing(path: Path | str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid4().hex}-{path.name[-40:]}")
     try:
-        temporary.touch()  # with the permissions that the user gives new files; safetensors would make it private
+        temporary.touch()
+        permissions = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(permissions)  # those that the user gives new files: safetensors makes its own private
         os.replace(temporary, path)
     finally:
         with suppress(OSError):  # it is gone after the replacement, and never was in a folder that cannot be written

@@ -6,12 +6,14 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from asr.files import replacing
 
 
-def test_the_file_is_there_whole_with_the_users_permissions(tmp_path: Path) -> None:
+def test_the_file_is_there_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "file.jsonl.gz"
     with replacing(path) as temporary:
         assert temporary.parent == path.parent
@@ -23,9 +25,14 @@ def test_the_file_is_there_whole_with_the_users_permissions(tmp_path: Path) -> N
         temporary.write_text("second")
         assert path.read_text() == "first"
     assert path.read_text() == "second"
-    (tmp_path / "plain").write_text("")
-    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_others_may_read_it_as_they_may_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    with replacing(tmp_path / "weights") as temporary:
+        save_file({"weight": np.zeros(3)}, temporary)
+    assert stat.S_IMODE((tmp_path / "weights").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])

@@ -48,10 +48,8 @@ class Search(NamedTuple):
 
     work: Callable[[], object]
     decoder: nn.Module
-    method: str
-    """Of the decoder, called once for each step."""
-    together: int = 1
-    """Utterances that take a step side by side."""
+    method: str  # of the decoder, called once for each step
+    together: int = 1  # utterances that take a step side by side
 
     def steps(self) -> int:
         """Count the steps of all utterances in one run."""
@@ -85,13 +83,13 @@ def frame_rate(model: Recognizer) -> float:
 
 
 def seconds_of(work: Callable[[], object], repeats: int) -> float:
-    """Best time of several runs; the first warms up."""
-    times = []
+    """Best time of several runs."""
+    best = float("inf")
     for _ in range(repeats):
         began = clock()
         work()
-        times.append(clock() - began)
-    return min(times)
+        best = min(best, clock() - began)
+    return best
 
 
 def clock() -> float:
@@ -158,9 +156,10 @@ def speed(model: Recognizer, encoder_out: Tensor, arguments: argparse.Namespace,
     names = ("search", "beam", "utterances/s", "steps", "steps/s", "real-time factor", "CTC prefix scores")
     table = Table(*names, title=title)
 
-    def add(name: str, beam: int, search: Search, share: str = "") -> float:
+    def add(name: str, beam: int, search: Search, has_prefixes: bool = False) -> float:
         steps, spent = search.steps(), seconds_of(search.work, arguments.repeats)
         assert steps == 0 or steps >= sum(bounds), f"{name} ended early: {steps} steps, not {sum(bounds)}"
+        share = f"{100 * prefix_share(search.work):.0f} %" if has_prefixes else ""
         rate = (str(steps), f"{steps / spent:.0f}") if steps else ("", "")
         table.add_row(name, str(beam), f"{rows / spent:.2f}", *rate, f"{spent / rows / arguments.seconds:.4f}", share)
         return spent
@@ -168,9 +167,8 @@ def speed(model: Recognizer, encoder_out: Tensor, arguments: argparse.Namespace,
     for mode, beam in MODES:
         add(mode, beam, ours(model, encoder_out, mode, beam))
     joint, singles = ours(model, encoder_out, "joint", BEAM), [ours(model, x[None], "joint", BEAM) for x in encoder_out]
-    batched = add("joint", BEAM, joint, f"{100 * prefix_share(joint.work):.0f} %")
     alone = Search(lambda: [single.work() for single in singles], model.decoder, "step")
-    by_one = add("joint, one by one", BEAM, alone, f"{100 * prefix_share(alone.work):.0f} %")
+    batched, by_one = add("joint", BEAM, joint, True), add("joint, one by one", BEAM, alone, True)
     for name, peer in PEERS.items() if arguments.peers else ():
         try:
             theirs = add(name, BEAM, peer(model, encoder_out, bounds))
@@ -183,8 +181,8 @@ def speed(model: Recognizer, encoder_out: Tensor, arguments: argparse.Namespace,
 
 def growth(model: Recognizer, encoder_out: Tensor, arguments: argparse.Namespace, console: Console) -> None:
     """Print how the time grows with utterances and beam."""
-    table = Table("search", "utterances", "beam", "seconds", "times the first", title="growth")
-    rows = len(encoder_out) // 2
+    table = Table("search", "utterances", "beam", "seconds", "times the first", title=f"growth, {encoder_out.device}")
+    rows = arguments.utterances
     for mode in ("ctc_beam", "joint"):
         first = 0.0
         for count, beam in ((rows, 5), (2 * rows, 5), (rows, 10), (rows, 20)):
