@@ -29,9 +29,8 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from asr.errors import AudioError
-from asr.samples import RATES, Audio, Source, checked_audio
+from asr.samples import RATES, SAMPLE_RATE, Audio, Source, checked_audio
 
-SAMPLE_RATE = 16_000  # Hz: what every model here listens to
 BLOCK = 1 << 18  # samples of all channels read at once: a few seconds, a megabyte
 MISSING_SECONDS = 0.5  # headers of lossy formats are inexact; a file that ends this far early is truncated
 LOUDEST = 1e10  # above float samples at 32-bit integer scale; beyond it are only damage and overflow in the features

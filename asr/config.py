@@ -33,6 +33,16 @@ def resource(name: str) -> Path:
     return installed if installed.is_dir() else package.parent / name
 
 
+def check_choice(key: str, value: object, choices: Sequence[object]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        ConfigError: it names the key, the choices and the value.
+    """
+    if value not in choices:
+        raise ConfigError(f"{key} must be one of {', '.join(map(str, choices))}, got {value!r}")
+
+
 def suggest(word: str, known: Sequence[str]) -> str:
     """Say what was probably meant: `; did you mean 'x'?`, or the list of what there is."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

@@ -13,8 +13,8 @@ import torchaudio
 from torch import Tensor, nn
 
 from asr.errors import ConfigError
+from asr.samples import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000  # Hz
 FRAME_SHIFT = 160  # samples: 10 ms
 FRAME_LENGTH = 400  # samples: 25 ms
 FFT_SIZE = 512

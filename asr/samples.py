@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from asr.errors import InputTypeError
 
+SAMPLE_RATE = 16_000  # Hz: what every model here listens to
 RATES = range(1_000, 1_000_001)  # Hz; outside it a header is damaged, and resampling would fill the memory
 MOST_CHANNELS = 256  # an array with more has its axes the other way round
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from asr.errors import DataError
 from asr.evaluation.bootstrap import FEW_BLOCKS, difference
+from asr.evaluation.results import errors_in
 
 
 def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     theirs = {row["id"]: row for row in second["results"]}
     pairs = [(row, theirs[row["id"]]) for row in first["results"]]
     spoken = [(a, b) for a, b in pairs if a["words"]]
-    before, after = (np.array([_errors(pair[side]) for pair in spoken]) for side in (0, 1))
+    before, after = (np.array([errors_in(pair[side]) for pair in spoken]) for side in (0, 1))
     words = np.array([a["words"] for a, _ in spoken])
     found = difference(before, after, words, [str(a.get("speaker") or "") for a, _ in spoken])
     change = after - before
@@ -40,11 +41,11 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
             "reference": a["reference"],
             "first": a["hypothesis"],
             "second": b["hypothesis"],
-            "errors": [_errors(a), _errors(b)],
+            "errors": [errors_in(a), errors_in(b)],
             "words": a["words"],
         }
         for a, b in pairs
-        if a["hypothesis"] != b["hypothesis"] or _errors(a) != _errors(b)
+        if a["hypothesis"] != b["hypothesis"] or errors_in(a) != errors_in(b)
     ]
     return {
         "first": _side(first),
@@ -96,10 +97,6 @@ def _check(first: dict[str, Any], second: dict[str, Any]) -> None:
             f"the data differ: hash {first['data']['hash']} ({len(a)} utterances) and {second['data']['hash']} "
             f"({len(b)} utterances); {what}: measure both on the same manifest"
         )
-
-
-def _errors(row: dict[str, Any]) -> int:
-    return row["substitutions"] + row["deletions"] + row["insertions"]
 
 
 def _side(result: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from asr.errors import AudioError
 from asr.evaluation.bootstrap import FEW_BLOCKS
 from asr.evaluation.charts import dot_plot, histogram, parts_bar
 from asr.evaluation.error_statistics import error_statistics
-from asr.evaluation.results import write_text
+from asr.evaluation.results import errors_in, write_text
 from asr.evaluation.slices import group
 from asr.evaluation.wer import align
 from asr.manifest import Manifest, Utterance
@@ -45,7 +45,7 @@ def write_report(folder: Path, result: dict[str, Any], manifest: Manifest | None
         The page.
     """
     normalizer = get_normalizer(result["normalizer"]["name"])
-    rows = sorted(result["results"], key=lambda row: (-_errors(row), row["id"]))
+    rows = sorted(result["results"], key=lambda row: (-errors_in(row), row["id"]))
     alignments = [align(normalizer(row["reference"]), normalizer(row["hypothesis"])) for row in rows]
     write_text(folder / "errors.txt", error_statistics(result, rows, alignments))
     shown = rows[:MOST_UTTERANCES]
@@ -57,7 +57,7 @@ def write_report(folder: Path, result: dict[str, Any], manifest: Manifest | None
                 "speaker": str(row.get("speaker") or ""),
                 "duration": row.get("duration"),
                 "snr": row.get("snr"),
-                "errors": _errors(row),
+                "errors": errors_in(row),
                 "length": row["words"],
                 "words": [said if said == heard else (said, heard) for said, heard in alignment],
                 "link": _link(places.get(row["id"]), folder),
@@ -146,7 +146,7 @@ def _charts(result: dict[str, Any]) -> str:
     for key, slices in result["slices"].items():
         charts.append(dot_plot(key, slices, result["wer"], first))
         first += len(slices)
-    rates = [_errors(row) / row["words"] for row in result["results"] if row["words"]]
+    rates = [errors_in(row) / row["words"] for row in result["results"] if row["words"]]
     return "".join([*charts, histogram(rates)])
 
 
@@ -180,10 +180,6 @@ def _members(key: str, slices: Sequence[dict[str, Any]], rows: Sequence[dict[str
     """Find the rows of each slice again."""
     groups = dict(group(key, [row.get(key) for row in rows]))
     return [groups[each["value"]].tolist() if each["value"] in groups else [] for each in slices]
-
-
-def _errors(row: dict[str, Any]) -> int:
-    return row["substitutions"] + row["deletions"] + row["insertions"]
 
 
 def _audio(utterances: Sequence[Utterance]) -> dict[str, str]:

@@ -60,6 +60,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def errors_in(row: dict[str, Any]) -> int:
+    """Count the word errors of one utterance of a result."""
+    return row["substitutions"] + row["deletions"] + row["insertions"]
+
+
 def append_csv(path: Path, result: dict[str, Any]) -> None:
     """Add a result to a table as one row; several programs may do so at once.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from asr.config import check_choice
 from asr.errors import ConfigError
 from asr.features import SpecAugmentConfig
 
@@ -18,11 +19,6 @@ def _share(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < 1:
             raise ConfigError(f"model: {name} must lie in 0 <= {name} < 1, got {value}")
-
-
-def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"model: {name} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -60,10 +56,10 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _one_of("encoder.kind", self.kind, ("conformer", "e_branchformer", "transformer"))
-        _one_of("encoder.positions", self.positions, ("rotary", "relative"))
-        _one_of("encoder.norm", self.norm, ("layer", "batch"))
-        _one_of("encoder.subsampling", self.subsampling, (4, 8))
+        check_choice("model: encoder.kind", self.kind, ("conformer", "e_branchformer", "transformer"))
+        check_choice("model: encoder.positions", self.positions, ("rotary", "relative"))
+        check_choice("model: encoder.norm", self.norm, ("layer", "batch"))
+        check_choice("model: encoder.subsampling", self.subsampling, (4, 8))
         _at_least(1, layers=self.layers, heads=self.heads, feed_forward=self.feed_forward)
         _at_least(1, kernel=self.kernel, subsampling_channels=self.subsampling_channels)
         _at_least(2, gated=self.gated)
@@ -94,7 +90,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         _at_least(1, layers=self.layers, heads=self.heads, feed_forward=self.feed_forward)
-        _one_of("decoder.scoring", self.scoring, ("dot", "additive"))
+        check_choice("model: decoder.scoring", self.scoring, ("dot", "additive"))
         _share(dropout=self.dropout)
 
 

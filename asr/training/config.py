@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from asr.config import check_choice
 from asr.datamodule import DataConfig
 from asr.decoding.options import DecodingOptions
 from asr.errors import ConfigError
 from asr.model.config import ModelConfig
 from asr.tokenizer import TokenizerConfig
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -46,8 +42,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Check the names and every number."""
-        _one_of("optimizer.name", self.name, ("adamw", "muon"))
-        _one_of("optimizer.schedule", self.schedule, ("cosine", "wsd", "inverse_sqrt"))
+        check_choice("optimizer.name", self.name, ("adamw", "muon"))
+        check_choice("optimizer.schedule", self.schedule, ("cosine", "wsd", "inverse_sqrt"))
         if self.learning_rate <= 0 or self.warmup_steps < 1 or self.accumulate < 1:
             raise ConfigError("optimizer: learning_rate must be over 0, warmup_steps and accumulate must be at least 1")
         if min(self.weight_decay, self.gradient_clip, self.final_share) < 0:
@@ -102,9 +98,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Check the names and every number."""
-        _one_of("training.strategy", self.strategy, ("auto", "ddp", "fsdp"))
+        check_choice("training.strategy", self.strategy, ("auto", "ddp", "fsdp"))
         for logger in self.loggers:
-            _one_of("training.loggers", logger, ("tensorboard", "wandb", "mlflow"))
+            check_choice("training.loggers", logger, ("tensorboard", "wandb", "mlflow"))
         for name in ("epochs", "validate_every", "devices", "nodes", "keep_last", "keep_best", "most_skipped"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} must be at least 1, got {getattr(self, name)}")
@@ -129,7 +125,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Check the choice and the rank."""
-        _one_of("finetune.tokenizer", self.tokenizer, ("keep", "extend", "new"))
+        check_choice("finetune.tokenizer", self.tokenizer, ("keep", "extend", "new"))
         if self.lora_rank < 0:
             raise ConfigError(f"finetune.lora_rank must be 0 or more, got {self.lora_rank}")
 

@@ -2,8 +2,9 @@
 
 The models have random weights: only the work is measured. The decoder's end token is held down, so that every search
 writes to its bound: ours and its peers take the same steps over the same audio, with the same sizes and vocabulary.
-A step extends the hypotheses of one utterance by a token; they are counted as each search runs. All runs are on the
-CPU, and on a GPU as well where there is one. Peers run where they are installed, and are left out elsewhere:
+A step extends the hypotheses of one utterance by a token; they are counted as each search runs. "Joint faster by" is
+a peer's time over ours, all utterances together / one by one, which is how ESPnet's search takes them. All runs are on the CPU, and on
+a GPU as well where there is one. Peers run where they are installed, and are left out elsewhere:
 
 pip install transformers typeguard
 pip install --no-deps espnet      # its pins would change other packages; the search needs none of what they pin
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -36,8 +37,9 @@ from asr.model.config import ModelConfig
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import BLANK, END, START, TokenizerConfig, train_tokenizer
 
-MODES = (("ctc", 1), ("ctc_beam", 10), ("attention", 1), ("attention", 10), ("rescoring", 10))
-BEAM = 10  # of the peers
+BEAM = 10  # of peers and of what is set beside them
+JOINT, ALONE = ("joint", BEAM), ("joint, one by one", BEAM)
+MODES = (("ctc", 1), ("ctc_beam", BEAM), ("attention", 1), ("attention", BEAM), ("rescoring", BEAM), JOINT)
 TEXTS = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))  # enough words for the usual 500 subwords
 TOKENS_PER_SECOND = 4  # that CTC hears, as in speech
 HELD_DOWN = 1e4  # nats, which CTC cannot make up for
@@ -82,13 +84,16 @@ def frame_rate(model: Recognizer) -> float:
     return SAMPLE_RATE / FRAME_SHIFT / model.config.encoder.subsampling
 
 
-def seconds_of(work: Callable[[], object], repeats: int) -> float:
-    """Best time of several runs."""
-    best = float("inf")
-    for _ in range(repeats):
-        began = clock()
-        work()
-        best = min(best, clock() - began)
+def seconds_of(searches: Collection[Search], turns: int) -> list[float]:
+    """Best time of each search; they take turns, so that a change in the machine's load meets all of them."""
+    best: list[float] = []
+    for _ in range(turns):
+        times = []
+        for search in searches:
+            began = clock()
+            search.work()
+            times.append(clock() - began)
+        best = [min(pair) for pair in zip(best or times, times, strict=True)]
     return best
 
 
@@ -126,13 +131,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="conformer_xs", help="a file of conf/model")
     parser.add_argument("--utterances", type=int, default=8, help="side by side")
     parser.add_argument("--seconds", type=float, default=10.0, help="audio of each utterance")
-    parser.add_argument("--repeats", type=int, default=3, help="the best of so many runs counts, for peers as well")
+    parser.add_argument("--turns", type=int, default=3, help="the best of so many runs counts")
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="other toolkits as well")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the tables for the CPU, and for a GPU."""
-    console, model = Console(width=120), make_model(arguments.model)
+    console, model = Console(width=130), make_model(arguments.model)
     frames = int(arguments.seconds * frame_rate(model))
     encoder_out = torch.randn(2 * arguments.utterances, frames, model.config.encoder.dim)
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
@@ -153,29 +158,36 @@ def speed(model: Recognizer, encoder_out: Tensor, arguments: argparse.Namespace,
     device, rows, bounds = encoder_out.device, len(encoder_out), bounds_of(model, encoder_out)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
     title = f"{arguments.model}, {len(model.tokenizer)} tokens, {rows} x {arguments.seconds:g} s, {where}, search only"
-    names = ("search", "beam", "utterances/s", "steps", "steps/s", "real-time factor", "CTC prefix scores")
+    names = (
+        "search",
+        "beam",
+        "utterances/s",
+        "steps",
+        "steps/s",
+        "real-time factor",
+        "CTC prefix scores",
+        "joint faster by",
+    )
     table = Table(*names, title=title)
 
-    def add(name: str, beam: int, search: Search, has_prefixes: bool = False) -> float:
-        steps, spent = search.steps(), seconds_of(search.work, arguments.repeats)
-        assert steps == 0 or steps >= sum(bounds), f"{name} ended early: {steps} steps, not {sum(bounds)}"
-        share = f"{100 * prefix_share(search.work):.0f} %" if has_prefixes else ""
-        rate = (str(steps), f"{steps / spent:.0f}") if steps else ("", "")
-        table.add_row(name, str(beam), f"{rows / spent:.2f}", *rate, f"{spent / rows / arguments.seconds:.4f}", share)
-        return spent
-
-    for mode, beam in MODES:
-        add(mode, beam, ours(model, encoder_out, mode, beam))
-    joint, singles = ours(model, encoder_out, "joint", BEAM), [ours(model, x[None], "joint", BEAM) for x in encoder_out]
-    alone = Search(lambda: [single.work() for single in singles], model.decoder, "step")
-    batched, by_one = add("joint", BEAM, joint, True), add("joint, one by one", BEAM, alone, True)
+    singles = [ours(model, x[None], "joint", BEAM) for x in encoder_out]
+    searches = {(mode, beam): ours(model, encoder_out, mode, beam) for mode, beam in MODES}
+    searches[ALONE] = Search(lambda: [single.work() for single in singles], model.decoder, "step")
     for name, peer in PEERS.items() if arguments.peers else ():
         try:
-            theirs = add(name, BEAM, peer(model, encoder_out, bounds))
+            searches[name, BEAM] = peer(model, encoder_out, bounds)
         except ImportError as error:
             console.print(f"{name}: left out: {error.name or error} is not installed")
-            continue
-        console.print(f"{name}: joint is {theirs / batched:.1f} times as fast, one by one {theirs / by_one:.1f}")
+    steps = {key: search.steps() for key, search in searches.items()}  # this warms up, too
+    spent = dict(zip(searches, seconds_of(searches.values(), arguments.turns), strict=True))
+    for (name, beam), seconds in spent.items():
+        taken = steps[name, beam]
+        assert taken == 0 or taken >= sum(bounds), f"{name} ended early: {taken} steps, not {sum(bounds)}"
+        rate = (str(taken), f"{taken / seconds:.0f}") if taken else ("", "")
+        share = f"{100 * prefix_share(searches[name, beam].work):.0f} %" if (name, beam) in (JOINT, ALONE) else ""
+        ratios = [f"{seconds / spent[key]:.1f}" for key in (JOINT, ALONE)] if name in PEERS else []
+        real_time = f"{seconds / rows / arguments.seconds:.4f}"
+        table.add_row(name, str(beam), f"{rows / seconds:.2f}", *rate, real_time, share, " / ".join(ratios))
     console.print(table)
 
 
@@ -184,11 +196,10 @@ def growth(model: Recognizer, encoder_out: Tensor, arguments: argparse.Namespace
     table = Table("search", "utterances", "beam", "seconds", "times the first", title=f"growth, {encoder_out.device}")
     rows = arguments.utterances
     for mode in ("ctc_beam", "joint"):
-        first = 0.0
-        for count, beam in ((rows, 5), (2 * rows, 5), (rows, 10), (rows, 20)):
-            spent = seconds_of(ours(model, encoder_out[:count], mode, beam).work, arguments.repeats)
-            first = first or spent
-            table.add_row(mode, str(count), str(beam), f"{spent:.2f}", f"{spent / first:.2f}")
+        sizes = ((rows, 5), (2 * rows, 5), (rows, 10), (rows, 20))
+        times = seconds_of([ours(model, encoder_out[:count], mode, beam) for count, beam in sizes], arguments.turns)
+        for (count, beam), spent in zip(sizes, times, strict=True):
+            table.add_row(mode, str(count), str(beam), f"{spent:.2f}", f"{spent / times[0]:.2f}")
     console.print(table)
 
 
