@@ -156,7 +156,9 @@ def _expand(override: str, conf: Path) -> list[str]:
 def _explain(error: Exception, keys: list[str]) -> str:
     """Shorten a library's message to one line, and add what was probably meant."""
     cause: BaseException = error
-    while cause.__cause__ is not None:
+    seen: list[BaseException] = []  # under a debugger OmegaConf makes an error its own cause
+    while cause.__cause__ is not None and cause not in seen:
+        seen.append(cause)
         cause = cause.__cause__
     message = str(cause).strip()
     found = re.search(r"full_key: (\S+)", message)

@@ -50,7 +50,9 @@ def test_a_missing_configuration_is_one_line():
         compose(TrainConfig, "nowhere.yaml")
 
 
-def test_build_names_the_unknown_key():
+@pytest.mark.parametrize("traced", ["0", "1"], ids=["plain", "as under a debugger"])
+def test_build_names_the_unknown_key(monkeypatch, traced):
+    monkeypatch.setenv("OC_CAUSE", traced)  # 1 makes OmegaConf's errors their own cause, which once hung the program
     with pytest.raises(
         ConfigError, match=r"here: unknown configuration key 'encoder\.layer'; did you mean 'encoder\.layers'"
     ):
