@@ -3,8 +3,8 @@
 The models have random weights: only the work is measured. The decoder's end token is held down, so that every search
 writes to its bound: ours and its peers take the same steps over the same audio, with the same sizes and vocabulary.
 A step extends the hypotheses of one utterance by a token; they are counted as each search runs. "Joint faster by" is
-a peer's time over ours, all utterances together / one by one, which is how ESPnet's search takes them. All runs are on the CPU, and on
-a GPU as well where there is one. Peers run where they are installed, and are left out elsewhere:
+a peer's time over ours, all utterances together / one by one, which is how ESPnet's search takes them.
+All runs are on the CPU, and on a GPU as well where there is one. Peers are left out where they are not installed:
 
 pip install transformers typeguard
 pip install --no-deps espnet      # its pins would change other packages; the search needs none of what they pin
@@ -16,7 +16,6 @@ import argparse
 import logging
 import time
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -86,15 +85,15 @@ def frame_rate(model: Recognizer) -> float:
 
 def seconds_of(searches: Collection[Search], turns: int) -> list[float]:
     """Best time of each search; they take turns, so that a change in the machine's load meets all of them."""
-    best: list[float] = []
-    for _ in range(turns):
-        times = []
-        for search in searches:
-            began = clock()
-            search.work()
-            times.append(clock() - began)
-        best = [min(pair) for pair in zip(best or times, times, strict=True)]
-    return best
+    times = [[time_of(search.work) for search in searches] for _ in range(turns)]
+    return [min(runs) for runs in zip(*times, strict=True)]
+
+
+def time_of(work: Callable[[], object]) -> float:
+    """Seconds of one run."""
+    began = clock()
+    work()
+    return clock() - began
 
 
 def clock() -> float:
@@ -111,19 +110,16 @@ def prefix_share(work: Callable[[], object]) -> float:
     def timed(method: Callable[..., object]) -> Callable[..., object]:
         def call(*arguments: object) -> object:
             nonlocal total
-            began = clock()
-            result = method(*arguments)
+            began, result = clock(), method(*arguments)
             total += clock() - began
             return result
 
         return call
 
-    with ExitStack() as patches:
-        for name in ("__init__", "score", "advance"):
-            patches.enter_context(mock.patch.object(PrefixScorer, name, timed(getattr(PrefixScorer, name))))
-        began = clock()
-        work()
-        return total / (clock() - began)
+    parts = {name: timed(getattr(PrefixScorer, name)) for name in ("__init__", "score", "advance")}
+    with mock.patch.multiple(PrefixScorer, **parts):
+        spent = time_of(work)
+    return total / spent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +133,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the tables for the CPU, and for a GPU."""
-    console, model = Console(width=130), make_model(arguments.model)
+    console, model = Console(width=120), make_model(arguments.model)
     frames = int(arguments.seconds * frame_rate(model))
     encoder_out = torch.randn(2 * arguments.utterances, frames, model.config.encoder.dim)
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
@@ -158,18 +154,8 @@ def speed(model: Recognizer, encoder_out: Tensor, arguments: argparse.Namespace,
     device, rows, bounds = encoder_out.device, len(encoder_out), bounds_of(model, encoder_out)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
     title = f"{arguments.model}, {len(model.tokenizer)} tokens, {rows} x {arguments.seconds:g} s, {where}, search only"
-    names = (
-        "search",
-        "beam",
-        "utterances/s",
-        "steps",
-        "steps/s",
-        "real-time factor",
-        "CTC prefix scores",
-        "joint faster by",
-    )
+    names = ("search", "beam", "utterances/s", "steps", "steps/s", "CTC prefix scores", "joint faster by")
     table = Table(*names, title=title)
-
     singles = [ours(model, x[None], "joint", BEAM) for x in encoder_out]
     searches = {(mode, beam): ours(model, encoder_out, mode, beam) for mode, beam in MODES}
     searches[ALONE] = Search(lambda: [single.work() for single in singles], model.decoder, "step")
@@ -186,8 +172,7 @@ def speed(model: Recognizer, encoder_out: Tensor, arguments: argparse.Namespace,
         rate = (str(taken), f"{taken / seconds:.0f}") if taken else ("", "")
         share = f"{100 * prefix_share(searches[name, beam].work):.0f} %" if (name, beam) in (JOINT, ALONE) else ""
         ratios = [f"{seconds / spent[key]:.1f}" for key in (JOINT, ALONE)] if name in PEERS else []
-        real_time = f"{seconds / rows / arguments.seconds:.4f}"
-        table.add_row(name, str(beam), f"{rows / seconds:.2f}", *rate, real_time, share, " / ".join(ratios))
+        table.add_row(name, str(beam), f"{rows / seconds:.2f}", *rate, share, " / ".join(ratios))
     console.print(table)
 
 
@@ -245,17 +230,16 @@ def with_espnet(model: Recognizer, encoder_out: Tensor, bounds: list[int]) -> Se
 
     logging.getLogger("espnet").setLevel(logging.ERROR)  # that its texts are as long as they may be is meant here
     sizes, dim, vocabulary = model.config.decoder, encoder_out.shape[2], len(model.tokenizer)
-    decoder = TransformerDecoder(vocabulary, dim, sizes.heads, sizes.feed_forward, sizes.layers).eval()
+    decoder = TransformerDecoder(vocabulary, dim, sizes.heads, sizes.feed_forward, sizes.layers)
+    decoder.eval().to(encoder_out.device)
     decoder.output_layer.bias.data[END] = -HELD_DOWN  # pyright: ignore[reportOptionalMemberAccess]
-    ctc = CTC(vocabulary, dim).eval()
+    ctc = CTC(vocabulary, dim).eval().to(encoder_out.device)
     ctc.ctc_lo.load_state_dict(model.ctc_head.state_dict())  # the same posteriors
     share = DecodingOptions().ctc_weight
     search = BatchBeamSearch(
         scorers={"decoder": decoder, "ctc": CTCPrefixScorer(ctc=ctc, eos=END)}, beam_size=BEAM, vocab_size=vocabulary,
         weights={"decoder": 1 - share, "ctc": share}, sos=START, eos=END, pre_beam_score_key="full",
     )  # fmt: skip
-    decoder.to(encoder_out.device)
-    ctc.to(encoder_out.device)
 
     @torch.inference_mode()
     def work() -> object:
