@@ -45,7 +45,7 @@ from asr.training.memory import measure_budget
 from asr.training.meter import Meter
 from asr.training.module import RecognizerModule
 from asr.training.nonfinite import SkipNonFinite
-from asr.training.progress import show_progress
+from asr.training.progress import on_terminal, show_progress
 from asr.training.provenance import provenance, write_environment
 from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
 from asr.training.sharded import ShardedModule
@@ -194,6 +194,7 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
         profiler=SimpleProfiler(run, "profile") if training.profile else None,
         enable_checkpointing=False,  # KeepCheckpoints does it
         enable_model_summary=False,
+        enable_progress_bar=on_terminal(),
     )
 
 

@@ -39,7 +39,7 @@ from asr.model.language_model_file import save_language_model
 from asr.tokenizer import END, START, Tokenizer
 from asr.training.config import OptimizerConfig, TrainingConfig
 from asr.training.optimizers import make_optimizer, make_schedule
-from asr.training.progress import show_progress
+from asr.training.progress import on_terminal, show_progress
 from asr.training.provenance import hardware, write_environment
 from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
 
@@ -303,6 +303,7 @@ def train_language_model(config: LanguageModelRun, recognizer: Path, resume: boo
         logger=CSVLogger(run, name="", version=""),
         enable_checkpointing=False,  # KeepCheckpoints does it
         enable_model_summary=False,
+        enable_progress_bar=on_terminal(),
     )
     module = LanguageModelModule(model, config, data.valid_words)
     trainer.fit(module, datamodule=data, ckpt_path=newest, weights_only=True)

@@ -13,9 +13,14 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 EVERY = 60.0  # seconds between lines
 
 
+def on_terminal() -> bool:
+    """Tell whether someone looks on; a trainer must be told to make no bar of its own where nobody does."""
+    return sys.stderr.isatty()
+
+
 def show_progress() -> Callback:
-    """Give the bar where standard error is a terminal, else the lines."""
-    return RichProgressBar(leave=True) if sys.stderr.isatty() else ProgressLines()
+    """Give the bar on a terminal, else the lines."""
+    return RichProgressBar(leave=True) if on_terminal() else ProgressLines()
 
 
 class ProgressLines(Callback):

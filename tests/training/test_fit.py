@@ -135,7 +135,9 @@ def test_what_a_run_logs(eight, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.setattr(progress, "EVERY", 0.0)
     monkeypatch.setattr(meter, "MOST_WAITING", 0.0)
     train(composed("mini_librispeech", tmp_path / "train.jsonl", tmp_path / "run", *SMALL, *steps))
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]  # no terminal here
+    output = capsys.readouterr()
+    lines = [line for line in output.err.splitlines() if line.startswith("epoch ")]  # no terminal here
+    assert "it/s" not in output.out + output.err  # nor a bar
     total = int(re.search(r"step 1 of (\d+)", lines[0])[1])
     assert len(lines) == total + 2  # each step and each validation
     assert re.fullmatch(

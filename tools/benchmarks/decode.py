@@ -6,8 +6,7 @@ A step extends the hypotheses of one utterance by a token; they are counted as e
 a peer's time over ours, all utterances together / one by one, which is how ESPnet's search takes them.
 All runs are on the CPU, and on a GPU as well where there is one. Peers are left out where they are not installed:
 
-pip install transformers typeguard
-pip install --no-deps espnet      # its pins would change other packages; the search needs none of what they pin
+pip install transformers typeguard && pip install --no-deps espnet     # whose pins would change other packages
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -116,7 +115,7 @@ def prefix_share(work: Callable[[], object]) -> float:
 
         return call
 
-    parts = {name: timed(getattr(PrefixScorer, name)) for name in ("__init__", "score", "advance")}
+    parts: dict[str, Any] = {name: timed(getattr(PrefixScorer, name)) for name in ("__init__", "score", "advance")}
     with mock.patch.multiple(PrefixScorer, **parts):
         spent = time_of(work)
     return total / spent
