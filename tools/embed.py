@@ -3,7 +3,8 @@
 python tools/embed.py run/english_embedded/model.safetensors mini_librispeech-dev=dev.json spoken_digits-test=fsdd.json
 
 Each NAME=FILE is a result of `asr evaluate --json`. The first one is what `asr transcribe` quotes, and its search is
-what the checkpoint recommends; a language model in it must have been copied into the package before.
+what the checkpoint recommends; a language model in it must have been copied into the package before. The licences
+of the training data are those of the recipe's table.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from asr.decoding import DecodingOptions
 from asr.model import checkpoint
 
 TARGET = Path(__file__).parents[1] / "asr" / "pretrained" / "english.safetensors"
+RECIPE = Path(__file__).parents[1] / "recipes" / "english_embedded" / "README.md"
 EMBEDDED_LM = TARGET.with_name("english_lm.safetensors")
 
 
@@ -32,10 +34,17 @@ def main(source: str, *evaluations: str) -> None:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
         metrics[name] = {key: result[key] for key in ("wer", "cer", "words", "utterances", "decoding", "normalizer")}
     first = next(iter(metrics.values()))
+    about["data"]["licences"] = _licences()
     about["search"] = _recommended(first["decoding"])
     about["metrics"] = {"wer": first["wer"], "cer": first["cer"], "sets": metrics}
     checkpoint.save(TARGET, model, about, torch.float16)
     print(f"{TARGET}: {TARGET.stat().st_size / 1e6:.1f} MB")
+
+
+def _licences() -> dict[str, str]:
+    """Give the licence of each corpus, by its folder, from the table of the recipe."""
+    rows = [line.split("|") for line in RECIPE.read_text(encoding="utf-8").splitlines() if line.startswith("| `data/")]
+    return {folder.strip(" `").removeprefix("data/"): licence.strip() for _, folder, _, _, licence, _ in rows}
 
 
 def _recommended(decoding: dict[str, Any]) -> dict[str, Any]:
