@@ -7,6 +7,7 @@ The order of utterances does not depend on the number of ranks, so another numbe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -95,6 +96,25 @@ def plan_epoch(
     batches = _drop(batches, done)
     _even_out(batches, ranks)
     return [batches[rank::ranks] for rank in range(ranks)]
+
+
+def group_by_length(lengths: Sequence[float], limit: float) -> list[list[int]]:
+    """Put rows of like lengths together, where order and seed do not matter: all but training.
+
+    Args:
+        lengths: of each row, in any unit.
+        limit: the most that a group of several may come to, padding included (its longest row x rows).
+
+    Returns:
+        Row numbers, longest first.
+    """
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= limit:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
 
 
 def padding_share(durations: NDArray[np.float64], batches: list[NDArray[np.int64]]) -> float:

@@ -252,7 +252,37 @@ class PlanSampler(Sampler[list[tuple[int, int]]]):
         )
 
 
-class SpeechDataModule(lightning.LightningDataModule):
+class PlannedDataModule(lightning.LightningDataModule):
+    """Training data that a plan puts in order, so that a restart in mid-epoch goes on with the next batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sampler: PlanSampler | None = None
+        self._state: dict[str, int] = {}
+
+    def take_up(self, sampler: PlanSampler) -> PlanSampler:
+        """Put the sampler of a new loader where the state that was loaded left the epoch."""
+        # Lightning may ask for the loader before it knows the epoch itself, and starts the workers at once.
+        sampler.epoch, sampler.done = self._state.get("epoch", 0), self._state.get("done", 0)
+        self.sampler = sampler
+        return sampler
+
+    def state_dict(self) -> dict[str, int]:
+        """Tell the epoch, and how many of its utterances the trainer has done: not those that workers read ahead."""
+        if self.sampler is None or self.trainer is None:
+            return {}
+        epoch, done = self.sampler.epoch, self.sampler.done_after(batch_counters(self.trainer)["processed"])
+        whole = done >= len(self.sampler.durations)
+        return {"epoch": epoch + 1, "done": 0} if whole else {"epoch": epoch, "done": done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there, with any number of ranks; Lightning calls this before it asks for the loader."""
+        self._state = dict(state_dict)
+        # Lightning looks for a state in the loader and warns where it finds none.
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
+
+
+class SpeechDataModule(PlannedDataModule):
     """Training and validation data for Lightning.
 
     Args:
@@ -282,9 +312,7 @@ class SpeechDataModule(lightning.LightningDataModule):
         recorded = augment.reverberation_probability and augment.reverberation
         rooms = load_manifests(augment.reverberation, "data.augment.reverberation") if recorded else None
         self.augmenter = Augmenter(augment, noises, rooms)
-        self.sampler: PlanSampler | None = None
         self.dataset: SpeechDataset | None = None
-        self._state: dict[str, int] = {}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Give the loader of this rank's share of the plan, from where the state that was loaded left it."""
@@ -295,7 +323,7 @@ class SpeechDataModule(lightning.LightningDataModule):
         tokens = None
         if self.budget.per_token:
             tokens = np.array([len(self.tokenizer.encode(text)) for text in self.train.texts])
-        self.sampler = sampler = PlanSampler(
+        sampler = PlanSampler(
             durations / speeds.min(),
             self.budget,
             self.seed,
@@ -306,11 +334,9 @@ class SpeechDataModule(lightning.LightningDataModule):
         )
         workers = self.config.workers
         self.dataset = SpeechDataset(self.train, self.tokenizer, list(self.config.speeds), self.seed, self.augmenter)
-        # Lightning may ask for the loader before it knows the epoch itself, and starts the workers at once.
-        sampler.epoch, sampler.done = self._state.get("epoch", 0), self._state.get("done", 0)
         return DataLoader(
             self.dataset,
-            batch_sampler=sampler,
+            batch_sampler=self.take_up(sampler),
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -327,19 +353,6 @@ class SpeechDataModule(lightning.LightningDataModule):
         dataset = SpeechDataset(self.valid, self.tokenizer, [1.0], self.seed)
         workers = min(1, self.config.workers)
         return DataLoader(dataset, batch_sampler=keys, collate_fn=collate, num_workers=workers)
-
-    def state_dict(self) -> dict[str, int]:
-        """Tell the epoch, and how many of its utterances the trainer has done: not those that workers read ahead."""
-        if self.sampler is None or self.trainer is None:
-            return {}
-        epoch, done = self.sampler.epoch, self.sampler.done_after(batch_counters(self.trainer)["processed"])
-        return {"epoch": epoch, "done": done} if done < len(self.train) else {"epoch": epoch + 1, "done": 0}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there, with any number of ranks; Lightning calls this before it asks for the loader."""
-        self._state = dict(state_dict)
-        # Lightning looks for a state in the loader and warns where it finds none.
-        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
 
 
 def batch_counters(trainer: lightning.Trainer) -> dict[str, int]:

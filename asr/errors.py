@@ -31,6 +31,10 @@ class CheckpointError(AsrError):
     """A checkpoint is missing, damaged or not one of ours."""
 
 
+class WriteError(AsrError, OSError):
+    """A file cannot be written: its folder is missing or protected, or the disk is full."""
+
+
 class StoppedError(AsrError):
     """A long job was told to stop by a signal; what was done is saved, and the message says how to go on.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from asr.errors import CheckpointError, ConfigError
+from asr.errors import ConfigError
 from asr.features import FFT_SIZE, FLOOR, FRAME_LENGTH, FRAME_SHIFT, SAMPLE_RATE
 from asr.files import replacing
 from asr.tokenizer import BLANK
@@ -50,7 +50,7 @@ def export_onnx(model: Recognizer, path: Path) -> None:
 
     Raises:
         ConfigError: the packages that write ONNX are not installed.
-        CheckpointError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     try:
         import onnxscript  # noqa: F401 (torch's exporter needs it)
@@ -69,11 +69,8 @@ def export_onnx(model: Recognizer, path: Path) -> None:
     )
     assert program is not None  # what the exporter gives with dynamo=True
     program.model.metadata_props.update(describe(model))
-    try:
-        with replacing(path) as temporary:
-            program.save(temporary)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with replacing(path) as temporary:
+        program.save(temporary)
 
 
 def describe(model: Recognizer) -> dict[str, str]:

@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from asr.errors import WriteError
+
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
-    """Lend a file beside `path` that takes its place when the block has ended well.
+def replacing(path: Path | str, folder: bool = False) -> Iterator[Path]:
+    """Lend a file or a folder beside `path` that takes its place when the block has ended well.
 
     If the block or the replacement fails, an interrupt included, what was at `path` stays as it was, and nothing is
     left beside it. Threads, processes and machines that share a disk never get the same file.
 
     Args:
         path: what to write; its folder is made if need be.
+        folder: lend a folder; `path` is then a new or an empty one.
 
     Yields:
-        An empty file, whose name ends as that of `path`, since libraries go by the ending.
+        Something empty, whose name ends as that of `path`, since libraries go by the ending.
 
     Raises:
-        OSError: the folder cannot be made or written, or the disk is full.
+        WriteError: the folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid4().hex}-{path.name[-40:]}")
     try:
-        temporary.touch()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (temporary.mkdir if folder else temporary.touch)()
         permissions = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
         temporary.chmod(permissions)  # those that the user gives new files: safetensors makes its own private
         os.replace(temporary, path)
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written: {error.strerror or error}: check the folder and disk") from error
     finally:
         with suppress(OSError):  # it is gone after the replacement, and never was in a folder that cannot be written
-            temporary.unlink()
+            (shutil.rmtree if folder else os.unlink)(temporary)
+
+
+def write_file(path: Path | str, content: str | bytes) -> None:
+    """Write a file whole or not at all; text as UTF-8, in which what cannot be said, as in odd file names, becomes `?`.
+
+    Raises:
+        WriteError: as `replacing`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode(errors="replace") if isinstance(content, str) else content)

@@ -30,6 +30,7 @@ from asr.config import resource, suggest
 from asr.corpora import Corpus, hold_out
 from asr.download import progress_bar, say
 from asr.errors import AudioError, ConfigError, DataError
+from asr.files import write_file
 from asr.manifest import Utterance, read_packed, write_manifest
 
 STAGES = ("prepare", "tokenizer", "train", "evaluate")
@@ -273,7 +274,7 @@ def run_step(step: Step) -> None:
     if code:
         raise DataError(f"stage {step.stage} failed with exit code {code}; the message above says why")
     if step.stage == "train":  # the model is there from the first validation on: only this says that training ended
-        step.products[-1].write_text(json.dumps({"command": ["asr", *step.command]}) + "\n", encoding="utf-8")
+        write_file(step.products[-1], json.dumps({"command": ["asr", *step.command]}) + "\n")
     if not step.done:
         raise DataError(f"stage {step.stage} made no {names}")
     return None

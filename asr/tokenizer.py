@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import sentencepiece
 
+from asr.config import check_choice
 from asr.errors import CheckpointError, ConfigError, DataError
 from asr.normalize import get_normalizer
 
@@ -31,8 +32,7 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         """Check the kind, the size and the normaliser's name."""
-        if self.kind not in ("unigram", "bpe", "char"):
-            raise ConfigError(f"tokenizer.kind must be unigram, bpe or char, got {self.kind!r}")
+        check_choice("tokenizer.kind", self.kind, ("unigram", "bpe", "char"))
         if self.vocabulary <= SPECIALS:
             raise ConfigError(f"tokenizer.vocabulary must be over {SPECIALS}, got {self.vocabulary}")
         get_normalizer(self.normalizer)

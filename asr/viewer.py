@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 
 from asr.alignment import spell_tokens
 from asr.audio import SAMPLE_RATE, Source, stream
-from asr.errors import AsrError
 from asr.evaluation.report import fill_page
-from asr.evaluation.results import write_text
 from asr.features import FFT_SIZE, FRAME_SHIFT, LogMel
+from asr.files import write_file
 from asr.losses import decoder_inputs
 from asr.model.inspection import attention_weights
 from asr.model.recognizer import Recognizer
@@ -72,7 +71,7 @@ def write_pages(
 
     Raises:
         AudioError: the recording cannot be read any more.
-        AsrError: a page cannot be written.
+        WriteError: a page cannot be written.
     """
     decoded = [span for span in transcript.spans if span.kind == "decoded"]
     spans = decoded[:MOST_PAGES]
@@ -84,10 +83,7 @@ def write_pages(
         content = look_inside(model, waveform, found.get(span.start, silent))
         links = _links(names, number, len(decoded) - len(spans))
         path = folder / names[number]
-        try:
-            write_text(path, _page(model, transcript, content, links))
-        except OSError as error:
-            raise AsrError(f"{path}: cannot be written: {error.strerror or error}: check the folder") from error
+        write_file(path, _page(model, transcript, content, links))
         paths.append(path)
     return Pages(paths, len(decoded) - len(spans))
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from asr.batching import Budget, neighbour_overlap, padding_share, plan_epoch
+from asr.batching import Budget, group_by_length, neighbour_overlap, padding_share, plan_epoch
 from asr.errors import ConfigError, DataError
 
 lengths = st.lists(st.floats(0.1, 30), min_size=8, max_size=200)
@@ -17,6 +17,17 @@ def librispeech_like(count: int) -> np.ndarray:
     draw = np.random.default_rng(0)
     long = np.clip(draw.normal(14.2, 1.4, count), 2, 24.5)
     return np.where(draw.random(count) < 0.75, long, draw.uniform(2, 14, count))
+
+
+@given(lengths=st.lists(st.floats(0.1, 30), max_size=50), limit=st.floats(0.1, 200))
+def test_groups_hold_every_row_once_longest_first_and_as_many_as_fit(lengths: list[float], limit: float) -> None:
+    groups = group_by_length(lengths, limit)
+    order = [row for group in groups for row in group]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
+    assert all(len(group) == 1 or max(lengths[row] for row in group) * len(group) <= limit for group in groups)
+    for group in groups[:-1]:  # one more would have been too much
+        assert lengths[group[0]] * (len(group) + 1) > limit
 
 
 def weave(plan: list[list[np.ndarray]]) -> list[np.ndarray]:

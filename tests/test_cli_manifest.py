@@ -41,6 +41,16 @@ def test_convert_there_and_back(asr, tmp_path, target):
     assert back == sorted(Manifest.load(SHIPPED), key=lambda utterance: utterance.id)
 
 
+@pytest.mark.parametrize("verb", [("convert", "--to", "kaldi"), ("stats", "--json"), ("split", "--output")])
+def test_what_cannot_be_written_is_one_line(asr, tmp_path, verb):
+    (tmp_path / "taken").write_text("a file, so that nothing can lie below it")
+    below = tmp_path / "taken" / "x"
+    name, *options = verb
+    refused = asr(name, SHIPPED, *((below, *options) if name == "convert" else (*options, below)))
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert ": cannot be written: " in refused.err
+
+
 def test_convert_says_what_is_lost_and_what_is_wrong(asr, tmp_path):
     write_manifest(tmp_path / "m.jsonl", [Utterance("a", str(tmp_path / "gone.wav"), 1.0, language="en")])
     assert "this format has no place for: language" in asr("convert", tmp_path / "m.jsonl", tmp_path / "m.csv").err

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from asr.files import replacing
+from asr import files
+from asr.errors import AudioError, WriteError
+from asr.files import replacing, write_file
 
 
 def test_the_file_is_there_whole(tmp_path: Path) -> None:
@@ -35,7 +38,50 @@ def test_others_may_read_it_as_they_may_any_new_file(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "weights").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
-@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+def test_a_folder_is_there_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder"
+    for name in ("one", "other"):
+        with replacing(path, folder=True) as temporary:
+            (temporary / name).write_text("text")
+            assert not path.exists() or not os.listdir(path)
+        assert os.listdir(path.parent) == ["folder"]
+        assert os.listdir(path) == [name]
+        (path / name).unlink()  # an empty folder may be replaced, a full one may not
+    (tmp_path / "plain").mkdir()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    (path / "old").write_text("old")
+    with pytest.raises(WriteError, match="folder: cannot be written"), replacing(path, folder=True) as temporary:
+        (temporary / "new").write_text("new")
+    assert os.listdir(path) == ["old"]
+    assert os.listdir(path.parent) == ["folder"]
+
+
+def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
+    write_file(tmp_path / "text", "grüße\n日本\r\n caf\udce9")
+    assert (tmp_path / "text").read_bytes() == "grüße\n日本\r\n caf?".encode()
+    write_file(str(tmp_path / "bytes"), b"\xff\r\n")
+    assert (tmp_path / "bytes").read_bytes() == b"\xff\r\n"
+
+
+def test_a_full_disk_is_one_line_and_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("old")
+    monkeypatch.setattr(files, "uuid4", lambda: SimpleNamespace(hex="a"))
+    (tmp_path / ".a-file").symlink_to("/dev/full")  # it refuses every byte
+    with pytest.raises(WriteError, match=r"^[^\n]*file: cannot be written: No space left on device: [^\n]*$"):
+        write_file(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(WriteError, match="file: cannot be written: Permission denied"):
+        write_file(tmp_path / "file", "new")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [ValueError, WriteError, AudioError, KeyboardInterrupt])
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "file"
     path.write_text("old")
@@ -63,12 +109,12 @@ def test_two_writers_never_share_a_file_and_long_names_fit(tmp_path: Path) -> No
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"), replacing(tmp_path / "file" / "below"):
+    with pytest.raises(WriteError, match="below: cannot be written: "), replacing(tmp_path / "file" / "below"):
         pass
 
 
 def test_a_folder_in_the_way_stays(tmp_path: Path) -> None:
     (tmp_path / "taken" / "inside").mkdir(parents=True)
-    with pytest.raises(OSError, match="taken"), replacing(tmp_path / "taken"):
+    with pytest.raises(WriteError, match="taken: cannot be written: Is a directory"), replacing(tmp_path / "taken"):
         pass
     assert os.listdir(tmp_path) == ["taken"]

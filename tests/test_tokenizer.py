@@ -33,7 +33,7 @@ def test_wrong_input_is_refused():
         Tokenizer(b"nonsense")
     with pytest.raises(DataError, match="no text"):
         train_tokenizer(["", "..."], TokenizerConfig())
-    with pytest.raises(ConfigError, match="unigram, bpe or char"):
+    with pytest.raises(ConfigError, match="must be one of unigram, bpe, char"):
         TokenizerConfig(kind="words")
     with pytest.raises(ConfigError, match="did you mean 'basic'"):
         TokenizerConfig(normalizer="basik")

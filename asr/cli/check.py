@@ -49,9 +49,7 @@ def check(
     """
     from asr.check import check as run
     from asr.check.listen import default_jobs
-    from asr.check.report import as_html, as_json
     from asr.evaluation.plausibility import TranscriptJudge, infeasible_rows
-    from asr.files import replacing
     from asr.manifest import Manifest
     from asr.model import checkpoint
     from asr.transcriber import EMBEDDED, choose_device
@@ -73,13 +71,7 @@ def check(
             TranscriptJudge(recognizer, advance) if recognizer else None,
             advance,
         )
-    written = json.dumps(as_json(checked), indent=2, ensure_ascii=False) + "\n"
-    outputs = {json_file: written} if json_file else {}
-    if report:
-        outputs |= {report / "report.html": as_html(checked), report / "report.json": written}
-    for path, content in outputs.items():
-        with replacing(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    _write_report(checked, report, json_file)
     _show(checked)
     _write_clean(checked, targets)
     raise typer.Exit(1 if any(finding.offends for finding in checked.findings) else 0)
@@ -109,6 +101,18 @@ def _clean_targets(manifests: list[Path], target: Path | None) -> list[Path]:
     if twice := next((path for path in targets if os.path.realpath(path) in taken), None):
         raise ConfigError(f"{twice}: is checked itself: --write-clean must name another place")
     return targets
+
+
+def _write_report(checked: Checked, folder: Path | None, json_file: Path | None) -> None:
+    from asr.check.report import as_html, as_json
+    from asr.files import write_file
+
+    written = json.dumps(as_json(checked), indent=2, ensure_ascii=False) + "\n"
+    if json_file:
+        write_file(json_file, written)
+    if folder:
+        write_file(folder / "report.html", as_html(checked))
+        write_file(folder / "report.json", written)
 
 
 def _show(checked: Checked) -> None:

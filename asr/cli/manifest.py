@@ -47,12 +47,13 @@ def stats(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here, too.")] = None,
 ) -> None:
     """Count utterances, hours and speakers; show durations and characters per second."""
+    from asr.files import write_file
     from asr.manifest import Manifest
     from asr.subsets import describe
 
     numbers = describe(Manifest.load(manifest))
     if json_file:
-        json_file.write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_file(json_file, json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
     _show(manifest, numbers)
 
 

@@ -91,17 +91,14 @@ def write_arpa(path: Path | str, orders: list[NGrams], tokenizer: Tokenizer) -> 
         tokenizer: names the tokens.
 
     Raises:
-        DataError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     path = Path(path)
     pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
-    try:
-        with replacing(path) as temporary, temporary.open("wb") as raw:
-            binary = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
-            with TextIOWrapper(binary, encoding="utf-8", newline="\n") as text:
-                text.writelines(_lines(orders, pieces))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with replacing(path) as temporary, temporary.open("wb") as raw:
+        binary = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
+        with TextIOWrapper(binary, encoding="utf-8", newline="\n") as text:
+            text.writelines(_lines(orders, pieces))
 
 
 def _lines(orders: list[NGrams], pieces: list[str]) -> Iterator[str]:

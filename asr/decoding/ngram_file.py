@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from asr.decoding.arpa import NGrams
-from asr.errors import ConfigError, DataError
-from asr.files import replacing
+from asr.errors import ConfigError
+from asr.files import write_file
 from asr.tokenizer import Tokenizer
 
 FORMAT = "asr-ngram-1"
@@ -39,9 +39,8 @@ def write_ngrams(path: Path | str, orders: list[NGrams], tokenizer: Tokenizer, a
         about: what it was made of, anything JSON can hold.
 
     Raises:
-        DataError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
-    path = Path(path)
     small = np.uint8 if len(tokenizer) < 256 else np.int32
     tensors: dict[str, NDArray[Any]] = {}
     for n, grams in enumerate(orders, start=1):
@@ -53,11 +52,7 @@ def write_ngrams(path: Path | str, orders: list[NGrams], tokenizer: Tokenizer, a
             tensors[f"backoffs.{n}"], tensors[f"backoff_values.{n}"] = _quantise(grams.backoffs)
     pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
     metadata = {FORMAT: json.dumps({"pieces": pieces, "about": about})}  # one key: safetensors shuffles several
-    try:
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_file(path, save(tensors, metadata))
 
 
 def read_ngrams(path: Path | str, tokenizer: Tokenizer) -> list[NGrams]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from asr.evaluation.results import errors_in
 from asr.evaluation.wer import Alignment, Confusions, count_confusions
 
 
@@ -22,10 +23,9 @@ def error_statistics(result: dict[str, Any], rows: Sequence[dict[str, Any]], ali
         substitution, `(a->*)` a deletion and `(*->b)` an insertion.
     """
     found = count_confusions(alignment for row, alignment in zip(rows, alignments, strict=True) if row["words"])
-    errors = result["substitutions"] + result["deletions"] + result["insertions"]
     interval, normalizer = result["interval"], result["normalizer"]
     lines = [
-        f"%WER {100 * result['wer']:.2f} [{errors} / {result['words']}, {result['insertions']} ins, "
+        f"%WER {100 * result['wer']:.2f} [{errors_in(result)} / {result['words']}, {result['insertions']} ins, "
         f"{result['deletions']} del, {result['substitutions']} sub]",
         f"95 % interval {100 * interval['low']:.2f} to {100 * interval['high']:.2f}, by {interval['blocks']} "
         f"{interval['unit']}s; normaliser {normalizer['name']} {normalizer['hash']}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import asr
 from asr.audio import load_mono
+from asr.batching import group_by_length
 from asr.decoding import DecodingOptions
 from asr.errors import AudioError, DataError
 from asr.evaluation.calibration import measure_confidence
@@ -56,7 +57,7 @@ def evaluate(
     """
     if not len(manifest):
         raise DataError("the manifest holds no utterance")
-    busy = _is_busy()
+    conditions = _conditions(transcriber)
     rules = get_normalizer(normalizer)  # what is wrong with the settings shows before hours of decoding
     wanted = [key for key in dict.fromkeys([*SLICES, *(slice_by or ())]) if key != "snr"]
     columns = {key: manifest_values(manifest, key) for key in wanted}
@@ -79,15 +80,7 @@ def evaluate(
         "audio_seconds": round(audio_seconds, 3),
         "real_time_factor": round((reading + decoding) / audio_seconds, 6),
         "decoding_real_time_factor": round(decoding / audio_seconds, 6),
-        "decoding": asdict(transcriber.options),
-        "decoding_label": decoding_label(transcriber.options),
-        "model": transcriber.name,
-        "parameters": sum(parameter.numel() for parameter in transcriber.model.parameters()),
-        "hardware": _hardware(transcriber),
-        "busy": busy,
-        "version": asr.__version__,
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d"),
+        **conditions,
         "results": result["results"],  # last, so that the figures stand on the first pages of a file
     }
 
@@ -106,7 +99,7 @@ def _decode_all(
     """Give what was heard in each utterance, and the seconds spent on reading and on decoding."""
     heard: dict[int, dict[str, Any]] = {}
     reading = decoding = 0.0
-    for rows in _batches(manifest, BATCH_SECONDS):
+    for rows in group_by_length(manifest.durations.tolist(), BATCH_SECONDS):
         began = time.perf_counter()
         waveforms: dict[int, NDArray[np.float32]] = {}
         for row in rows:
@@ -128,16 +121,19 @@ def _decode_all(
     return [heard[row] for row in range(len(manifest))], reading, decoding
 
 
-def _batches(manifest: Manifest, seconds: float) -> Iterator[list[int]]:
-    """Group rows by length, longest first, with at most `seconds` of padded audio in each group of two or more."""
-    durations = manifest.durations.tolist()
-    group: list[int] = []
-    for row in sorted(range(len(durations)), key=lambda row: -durations[row]):
-        if group and durations[group[0]] * (len(group) + 1) > seconds:
-            yield group
-            group = []
-        group.append(row)
-    yield group
+def _conditions(transcriber: Transcriber) -> dict[str, Any]:
+    """Tell what is measured, on what, and when."""
+    return {
+        "decoding": asdict(transcriber.options),
+        "decoding_label": decoding_label(transcriber.options),
+        "model": transcriber.name,
+        "parameters": sum(parameter.numel() for parameter in transcriber.model.parameters()),
+        "hardware": _hardware(transcriber),
+        "busy": _is_busy(),
+        "version": asr.__version__,
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def _is_busy() -> bool:

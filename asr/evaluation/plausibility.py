@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.audio import SAMPLE_RATE, load_mono
+from asr.batching import group_by_length
 from asr.check import Plausibility
 from asr.features import FRAME_SHIFT
 from asr.losses import infeasible
@@ -110,8 +111,9 @@ class TranscriptJudge:
             Two arrays of log-likelihoods for each token; NaN for rows that are not usable, or longer than LONGEST.
         """
         scores, strangers = np.full((2, len(manifest)), np.nan)
-        fits = usable & (manifest.durations <= LONGEST)
-        for rows in _batches(manifest.durations, fits):
+        fits = np.flatnonzero(usable & (manifest.durations <= LONGEST))
+        for group in group_by_length(manifest.durations[fits].tolist(), BATCH_SECONDS):
+            rows = fits[group].tolist()
             utterances = [manifest[row] for row in rows]
             waveforms = [
                 torch.from_numpy(load_mono(each.audio_filepath, each.offset, each.duration)) for each in utterances
@@ -137,14 +139,3 @@ def _per_token(log_probs: Tensor, frames: Tensor, tokens: Tensor, counts: Tensor
     """Log-likelihood of each text for each of its tokens; infinite losses become WORST."""
     losses = functional.ctc_loss(log_probs.transpose(0, 1), tokens, frames, counts, blank=BLANK, reduction="none")
     return (-losses / counts.clamp_min(1)).clamp_min(WORST).double().numpy()
-
-
-def _batches(durations: NDArray[np.float64], usable: NDArray[np.bool_]) -> list[list[int]]:
-    """Group usable rows by length, shortest first, with at most BATCH_SECONDS of padded audio in groups of several."""
-    groups: list[list[int]] = []
-    for row in sorted(np.flatnonzero(usable).tolist(), key=lambda row: durations[row]):
-        if groups and durations[row] * (len(groups[-1]) + 1) <= BATCH_SECONDS:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups

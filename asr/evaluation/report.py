@@ -22,9 +22,10 @@ from asr.errors import AudioError
 from asr.evaluation.bootstrap import FEW_BLOCKS
 from asr.evaluation.charts import dot_plot, histogram, parts_bar
 from asr.evaluation.error_statistics import error_statistics
-from asr.evaluation.results import errors_in, write_text
+from asr.evaluation.results import errors_in
 from asr.evaluation.slices import group
 from asr.evaluation.wer import align
+from asr.files import write_file
 from asr.manifest import Manifest, Utterance
 from asr.normalize import get_normalizer
 
@@ -47,7 +48,7 @@ def write_report(folder: Path, result: dict[str, Any], manifest: Manifest | None
     normalizer = get_normalizer(result["normalizer"]["name"])
     rows = sorted(result["results"], key=lambda row: (-errors_in(row), row["id"]))
     alignments = [align(normalizer(row["reference"]), normalizer(row["hypothesis"])) for row in rows]
-    write_text(folder / "errors.txt", error_statistics(result, rows, alignments))
+    write_file(folder / "errors.txt", error_statistics(result, rows, alignments))
     shown = rows[:MOST_UTTERANCES]
     places = {utterance.id: utterance for utterance in manifest} if manifest else {}
     content = {
@@ -77,7 +78,7 @@ def write_report(folder: Path, result: dict[str, Any], manifest: Manifest | None
             ("Insertions", "I", [("", word, number) for word, number in result["confusions"]["insertions"]]),
         ],
     }
-    write_text(folder / "report.html", _page(result, content))
+    write_file(folder / "report.html", _page(result, content))
     return folder / "report.html"
 
 

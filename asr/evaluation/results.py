@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import DataError
-from asr.files import replacing
+from asr.files import write_file
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 COLUMNS = ("date", "commit", "model", "parameters", "hardware", "decoding", "set", "WER % [95 %]", "CER %", "RTF")
@@ -34,15 +34,9 @@ def commit() -> str | None:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all, as UTF-8."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a result atomically, as UTF-8 JSON."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_file(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -61,7 +55,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def errors_in(row: dict[str, Any]) -> int:
-    """Count the word errors of one utterance of a result."""
+    """Count the word errors of a result, or of one utterance of it."""
     return row["substitutions"] + row["deletions"] + row["insertions"]
 
 
@@ -142,7 +136,7 @@ def update_table(path: Path, result: dict[str, Any]) -> None:
     rows += [] if any(_key(row) == _key(new) for row in rows) else [new]
     lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
     body = "\n".join(lines)
-    write_text(path, f"{before}{BEGIN}\n{body}\n\n<!-- sha256 {_hash(body)} -->\n{END}{after}")
+    write_file(path, f"{before}{BEGIN}\n{body}\n\n<!-- sha256 {_hash(body)} -->\n{END}{after}")
 
 
 def check_table(path: Path) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asr.audio import load_mono
+from asr.batching import group_by_length
 from asr.decoding import DecodingOptions, decode
 from asr.errors import ConfigError
 from asr.evaluation.wer import score
@@ -114,11 +115,7 @@ def most_trials(options: DecodingOptions) -> int:
 def _encode(model: Recognizer, manifest: Manifest) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Yield rows, encoder output and its lengths, in batches of similar length."""
     device = next(model.parameters()).device
-    durations = manifest.durations.tolist()
-    pending = sorted(range(len(durations)), key=lambda row: -durations[row])
-    while pending:
-        count = max(1, int(BATCH_SECONDS / durations[pending[0]]))
-        rows, pending = pending[:count], pending[count:]
+    for rows in group_by_length(manifest.durations.tolist(), BATCH_SECONDS):
         utterances = [manifest[row] for row in rows]
         waveforms = [torch.from_numpy(load_mono(u.audio_filepath, u.offset, u.duration)) for u in utterances]
         lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from asr.errors import DataError
 from asr.exchange.files import locate, one_line
+from asr.files import replacing
 from asr.manifest import Utterance
 
 
@@ -80,16 +79,10 @@ def write_kaldi(folder: Path, utterances: Sequence[Utterance]) -> list[str]:
     }
     if any(utterance.language for utterance in utterances):
         files["utt2lang"] = (f"{u.id} {u.language}" for u in utterances if u.language)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with replacing(folder, folder=True) as temporary:
         for name, lines in files.items():
             with open(temporary / name, "w", encoding="utf-8", newline="\n") as file:
                 file.writelines(f"{line}\n" for line in lines)
-        temporary.chmod(0o755)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return []
 
 

@@ -9,21 +9,21 @@ Nothing in it is executed: safetensors has no pickle. Reading needs neither Ligh
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from asr.config import build
 from asr.errors import AsrError, CheckpointError
-from asr.files import replacing
+from asr.files import write_file
 from asr.model.config import ModelConfig
 from asr.model.decoder import Decoder
 from asr.model.encoder import Encoder
@@ -32,7 +32,10 @@ from asr.tokenizer import Tokenizer
 
 FORMAT = "asr-1"
 TOKENIZER = "tokenizer"
+KIND = "checkpoint"
 DRAWS = ("normal_", "uniform_", "kaiming_uniform_")  # what draws first weights
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def save(path: Path | str, model: Recognizer, about: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
@@ -45,9 +48,8 @@ def save(path: Path | str, model: Recognizer, about: dict[str, Any], dtype: torc
         dtype: type the weights are stored in; float16 halves the file. Normalisation statistics stay float32.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
-    path = Path(path)
     state = {name: _stored(name, tensor, dtype) for name, tensor in model.state_dict().items()}
     state[TOKENIZER] = torch.frombuffer(bytearray(model.tokenizer.model), dtype=torch.uint8)
     metadata = {
@@ -56,11 +58,7 @@ def save(path: Path | str, model: Recognizer, about: dict[str, Any], dtype: torc
         "normalizer": model.tokenizer.normalizer.name,
         "about": json.dumps(about),
     }
-    try:
-        with replacing(path) as temporary:
-            save_file(state, temporary, metadata)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_file(path, to_bytes(state, metadata))
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[Recognizer, dict[str, Any]]:
@@ -76,16 +74,15 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[Recogniz
     Raises:
         CheckpointError: the file is missing, damaged, or no checkpoint of this package.
     """
-    metadata, state = _read(Path(path))
-    with _fitting_together(path):
+    metadata, state = read_tensors(path, FORMAT, KIND)
+    with fitting_together(path, KIND):
         config = build(ModelConfig, json.loads(metadata["config"]), "config")
         tokenizer = Tokenizer(state.pop(TOKENIZER).numpy().tobytes(), metadata["normalizer"])
-        _check_sizes(config, len(tokenizer), state)
-        with _Undrawn():
-            model = Recognizer(config, tokenizer)
-        model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        layers = config.encoder.layers + config.decoder.layers
+        check_sizes(layers, lambda: _skeleton(config, len(tokenizer)), state)
+        model = restore(lambda: Recognizer(config, tokenizer), state)
         about = json.loads(metadata["about"])
-    return model.to(device).eval(), about
+    return model.to(device), about
 
 
 def describe(path: Path | str) -> dict[str, Any]:
@@ -98,8 +95,8 @@ def describe(path: Path | str) -> dict[str, Any]:
         CheckpointError: as `load`.
     """
     path = Path(path)
-    metadata, state = _read(path)
-    with _fitting_together(path):
+    metadata, state = read_tensors(path, FORMAT, KIND)
+    with fitting_together(path, KIND):
         tokenizer = Tokenizer(state.pop(TOKENIZER).numpy().tobytes(), metadata["normalizer"])
         return {
             "file": path.name,
@@ -113,12 +110,13 @@ def describe(path: Path | str) -> dict[str, Any]:
 
 
 @contextmanager
-def _fitting_together(path: Path | str) -> Iterator[None]:
+def fitting_together(path: Path | str, kind: str) -> Iterator[None]:
+    """Make one line of whatever turns out to be wrong with a file's content; arguments as of `read_tensors`."""
     try:
         yield
     except (AsrError, LookupError, TypeError, ValueError, RuntimeError) as error:
         cause = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: the checkpoint does not fit together: {cause}") from error
+        raise CheckpointError(f"{path}: the {kind} does not fit together: {cause}") from error
 
 
 class _Undrawn(TorchFunctionMode):
@@ -136,42 +134,67 @@ class _Undrawn(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _check_sizes(config: ModelConfig, vocabulary: int, state: dict[str, Tensor]) -> None:
-    """Refuse a configuration that the tensors do not bear out, before memory is spent on it."""
-    if config.encoder.layers + config.decoder.layers > len(state):
+def check_sizes(layers: int, make: Callable[[], nn.Module], state: dict[str, Tensor]) -> None:
+    """Refuse a configuration that the tensors do not bear out, before memory is spent on it.
+
+    Args:
+        layers: how many the configuration has.
+        make: gives a module of the configured sizes.
+        state: the tensors.
+
+    Raises:
+        CheckpointError: there are fewer of them, or of other shapes.
+    """
+    if layers > len(state):
         raise CheckpointError("the configuration has more layers than the file has tensors")
     with _Undrawn(), torch.device("meta"):  # shapes without memory
-        parts = {
+        expected = make().state_dict()
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise CheckpointError(f"{name} has shape {list(state[name].shape)}, not {list(tensor.shape)}")
+
+
+def restore(make: Callable[[], Module], state: dict[str, Tensor]) -> Module:
+    """Make a module of stored tensors, in float32 and evaluation mode, without drawing first weights for it."""
+    with _Undrawn():
+        model = make()
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return model.eval()
+
+
+def read_tensors(path: Path | str, format: str, kind: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read metadata and tensors of a safetensors file of this package.
+
+    Args:
+        path: the file.
+        format: what its metadata has under `format`.
+        kind: what messages call such a file.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another kind.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such {kind}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}") from error
+    if metadata.get("format") != format:
+        raise CheckpointError(f"{path}: a safetensors file, but no {kind} of this package")
+    return metadata, state
+
+
+def _skeleton(config: ModelConfig, vocabulary: int) -> nn.Module:
+    """Make the parts of a recogniser whose sizes are configured."""
+    return nn.ModuleDict(
+        {
             "encoder": Encoder(config.mels, config.encoder),
             "ctc_head": nn.Linear(config.encoder.dim, vocabulary),
             "decoder": Decoder(vocabulary, config.encoder.dim, config.decoder),
         }
-    for name, expected in nn.ModuleDict(parts).state_dict().items():
-        if state[name].shape != expected.shape:
-            raise CheckpointError(f"{name} has shape {list(state[name].shape)}, not {list(expected.shape)}")
-
-
-def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read metadata and tensors of a safetensors file.
-
-    Raises:
-        CheckpointError: it is missing, damaged, or no such file.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}") from error
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read metadata and tensors, and make sure that they are ours."""
-    metadata, state = read_tensors(path)
-    if metadata.get("format") != FORMAT or TOKENIZER not in state:
-        raise CheckpointError(f"{path}: a safetensors file, but no checkpoint of this package")
-    return metadata, state
+    )
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
-from asr.files import replacing
-from asr.model import checkpoint as checkpoints
-from asr.model.recognizer import Recognizer
+from asr.files import write_file
 
-PREFIX = "model."  # the recogniser's name inside the LightningModule
+PREFIX = "model."  # the model's name inside the LightningModule
 
 
 class ExportBest(Callback):
@@ -27,25 +25,31 @@ class ExportBest(Callback):
     Args:
         run: the run's folder.
         keep: how many models RUN/best holds.
-        model: a recogniser of the same configuration, used as scratch space.
-        plain: turns the weights that were trained into those of a plain recogniser.
+        model: of the same configuration, used as scratch space.
+        metrics: names of what validation logs as `valid/NAME`; by the first, the lower the better.
         about: provenance to write beside the metrics.
+        save: writes `model` to a file, with what there is to say about it.
+        plain: turns the weights that were trained into those of `model`.
     """
 
     def __init__(
         self,
         run: Path,
         keep: int,
-        model: Recognizer,
-        plain: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+        model: nn.Module,
+        metrics: Sequence[str],
         about: Callable[[], dict[str, Any]],
+        save: Callable[[Path, dict[str, Any]], None],
+        plain: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
     ) -> None:
         self.run = run
         self.keep = keep
         self.model = model
-        self.plain = plain
+        self.metrics = metrics
         self.about = about
-        self.best: dict[str, float] = {}  # file name and word error rate, lowest first
+        self.save = save
+        self.plain = plain
+        self.best: dict[str, float] = {}  # file name and first metric, lowest first
         self.fresh = False
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -59,15 +63,15 @@ class ExportBest(Callback):
         if not self.fresh:
             return
         self.fresh = False
-        wer = float(trainer.callback_metrics["valid/wer"])
+        reached = float(trainer.callback_metrics[f"valid/{self.metrics[0]}"])
         name = f"epoch-{trainer.current_epoch + 1:03}.safetensors"
-        ranked = dict(sorted((self.best | {name: wer}).items(), key=lambda item: item[1]))
+        rates = self.best | {name: float("inf") if math.isnan(reached) else reached}  # NaN is neither low nor high
+        ranked = dict(sorted(rates.items(), key=lambda item: item[1]))
         kept = dict(list(ranked.items())[: self.keep])
         if name in kept and trainer.is_global_zero:
             self._write(name, trainer, checkpoint)
             if next(iter(kept)) == name:
-                with replacing(self.run / "model.safetensors") as temporary:
-                    shutil.copyfile(self.run / "best" / name, temporary)
+                write_file(self.run / "model.safetensors", (self.run / "best" / name).read_bytes())
             for dropped in self.best.keys() - kept.keys():
                 (self.run / "best" / dropped).unlink(missing_ok=True)
         self.best = kept
@@ -77,16 +81,15 @@ class ExportBest(Callback):
         trained = {key.removeprefix(PREFIX): weight for key, weight in weights if key.startswith(PREFIX)}
         self.model.load_state_dict(self.plain(trained))
         about = self.about()
-        metrics = trainer.callback_metrics
-        about["metrics"] = {rate: round(float(metrics[f"valid/{rate}"]), 6) for rate in ("wer", "cer")}
+        found = trainer.callback_metrics
+        about["metrics"] = {metric: round(float(found[f"valid/{metric}"]), 6) for metric in self.metrics}
         about["training"] |= {"epoch": trainer.current_epoch + 1, "steps": trainer.global_step}
-        (self.run / "best").mkdir(exist_ok=True)
-        checkpoints.save(self.run / "best" / name, self.model, about)
+        self.save(self.run / "best" / name, about)
 
     def state_dict(self) -> dict[str, Any]:
-        """Remember the best rates, so that a resumed run does not overwrite a better model."""
+        """Remember the best models, so that a resumed run does not overwrite a better model."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best rates of the run being resumed."""
+        """Take the best models of the run being resumed."""
         self.best = state_dict["best"]

@@ -14,7 +14,7 @@ RUN/samples.txt, RUN/pictures/                      what it heard, and where it 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from asr.batching import Budget
 from asr.config import build
 from asr.datamodule import SpeechDataModule, load_manifests
 from asr.errors import ConfigError, DataError
+from asr.files import write_file
 from asr.manifest import Manifest
 from asr.model import checkpoint as checkpoints
 from asr.model.config import ModelConfig
@@ -45,10 +46,10 @@ from asr.training.memory import measure_budget
 from asr.training.meter import Meter
 from asr.training.module import RecognizerModule
 from asr.training.nonfinite import SkipNonFinite
-from asr.training.progress import on_terminal, show_progress
-from asr.training.provenance import provenance, write_environment
-from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
+from asr.training.progress import show_progress
+from asr.training.provenance import provenance, write_setup
 from asr.training.sharded import ShardedModule
+from asr.training.trainer import begin, go_on, make_trainer
 from asr.training.vocabulary import prepare_tokenizer
 
 log = logging.getLogger(__name__)
@@ -75,13 +76,7 @@ def train(config: TrainConfig, resume: bool = False, init_from: Path | None = No
         StoppedError: a signal ended the run; it is saved.
     """
     run = Path(config.run)
-    begun = bool(checkpoints_in(run / "checkpoints"))
-    if resume and not begun:
-        raise ConfigError(f"{run}: nothing to resume, there is no checkpoints/step-*.ckpt")
-    if begun and not resume:
-        raise ConfigError(f"{run}: holds a run already; go on with --resume, or name another folder with run=FOLDER")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it advertises, and repeats what the bar says
-    lightning.seed_everything(config.training.seed, workers=True, verbose=False)
+    begin(run, resume, config.training.seed)
     model, data = _prepare(config, run, resume, init_from)
     scratch = Recognizer(model.config, model.tokenizer)
     restrict(model, config.finetune)
@@ -91,15 +86,20 @@ def train(config: TrainConfig, resume: bool = False, init_from: Path | None = No
     kind = ShardedModule if config.training.strategy == "fsdp" else RecognizerModule
     module = kind(model, config.optimizer, config.decoding, references, config.training.seed)
     about = provenance(config, data, init_from.name if init_from else None)
-    export = ExportBest(run, config.training.keep_best, scratch, merged, about)
+    export = ExportBest(
+        run,
+        config.training.keep_best,
+        scratch,
+        ("wer", "cer"),
+        about,
+        lambda path, about: checkpoints.save(path, scratch, about),
+        merged,
+    )
     trainer = _trainer(config, run, data, export)
     if init_from:
         trainer.validate(module, datamodule=data, verbose=False)
         log.warning("before the first step: WER %.2f %%", 100 * float(trainer.callback_metrics["valid/wer"]))
-    newest = newest_whole(run / "checkpoints") if resume else None
-    if newest and (run / "metrics.csv").is_file():  # the logger would begin the file again
-        (run / "metrics.csv").replace(run / f"metrics-until-{newest.stem}.csv")
-    trainer.fit(module, datamodule=data, ckpt_path=newest, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=go_on(run) if resume else None, weights_only=True)
     return run / "model.safetensors"
 
 
@@ -126,10 +126,8 @@ def _prepare(
         log.warning("%d utterances longer than %g s are left out of training", data.left_out, config.data.max_seconds)
     if not resume and not source:  # others bring their statistics with their weights
         _fit_statistics(model, data.train)
-    run.mkdir(parents=True, exist_ok=True)
-    vocabulary.write_bytes(model.tokenizer.model)
-    (run / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False))
-    write_environment(run / "environment.txt")
+    write_file(vocabulary, model.tokenizer.model)
+    write_setup(run, config)
     return model, data
 
 
@@ -168,33 +166,22 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
         Diagnosis(run, training.check_after),
         show_progress(),
         Meter(),
-        KeepCheckpoints(run / "checkpoints", training.checkpoint_minutes, training.keep_last),
     ]
-    return lightning.Trainer(
-        accelerator=training.accelerator,
+    return make_trainer(
+        run,
+        training,
+        config.optimizer,
+        callbacks,
         devices=training.devices,
         num_nodes=training.nodes,
         # One whole checkpoint, gathered on the first rank: written atomically, and any number of ranks goes on from it.
         strategy=ModelParallelStrategy(training.devices * training.nodes, 1, save_distributed_checkpoint=False)
         if training.strategy == "fsdp"
         else training.strategy,
-        precision=_precision(training.precision),  # type: ignore[arg-type]
-        plugins=[AtomicCheckpointIO()],
-        max_epochs=training.epochs,
-        limit_train_batches=training.batches or None,
+        precision=_precision(training.precision),
         limit_val_batches=training.batches or None,
-        check_val_every_n_epoch=min(training.validate_every, training.epochs),
-        accumulate_grad_batches=config.optimizer.accumulate,
-        gradient_clip_val=config.optimizer.gradient_clip or None,
-        use_distributed_sampler=False,  # the plan already gives each rank its share
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        callbacks=callbacks,
         logger=_loggers(training.loggers, run),
         profiler=SimpleProfiler(run, "profile") if training.profile else None,
-        enable_checkpointing=False,  # KeepCheckpoints does it
-        enable_model_summary=False,
-        enable_progress_bar=on_terminal(),
     )
 
 

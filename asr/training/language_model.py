@@ -3,6 +3,7 @@
 RUN/config.yaml         the composed configuration
 RUN/environment.txt     Python, hardware, commit and the version of every package
 RUN/model.safetensors   the best model so far, by perplexity on the held-out texts
+RUN/best/               the best few
 RUN/checkpoints/        everything, for --resume
 RUN/metrics.csv         loss, and perplexity by character and by word
 """
@@ -10,9 +11,6 @@ RUN/metrics.csv         loss, and perplexity by character and by word
 from __future__ import annotations
 
 import logging
-import time
-import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -28,24 +25,23 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-import asr
-from asr.datamodule import PlanSampler, batch_counters
+from asr.batching import group_by_length
+from asr.datamodule import PlannedDataModule, PlanSampler
 from asr.decoding.arpa import read_sentences
 from asr.errors import ConfigError, DataError
-from asr.evaluation.results import commit
 from asr.model import checkpoint as checkpoints
 from asr.model.language_model import LanguageModelConfig, NeuralLanguageModel
 from asr.model.language_model_file import save_language_model
 from asr.tokenizer import END, START, Tokenizer
 from asr.training.config import OptimizerConfig, TrainingConfig
+from asr.training.export import ExportBest
 from asr.training.optimizers import make_optimizer, make_schedule
-from asr.training.progress import on_terminal, show_progress
-from asr.training.provenance import hardware, write_environment
-from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
+from asr.training.progress import show_progress
+from asr.training.provenance import clocked, write_setup
+from asr.training.trainer import begin, go_on, make_trainer
 
 log = logging.getLogger(__name__)
 
-PREFIX = "model."  # the language model's name inside the LightningModule
 IGNORED = -100  # target behind the end of a text
 
 
@@ -87,8 +83,8 @@ def collate(texts: list[Tensor]) -> tuple[Tensor, Tensor]:
     return pad(inputs, batch_first=True), pad(targets, batch_first=True, padding_value=IGNORED)
 
 
-class TextDataModule(lightning.LightningDataModule):
-    """Training and held-out texts for Lightning; a restart in mid-epoch goes on with the next batch.
+class TextDataModule(PlannedDataModule):
+    """Training and held-out texts for Lightning.
 
     Args:
         config: what to read.
@@ -110,35 +106,18 @@ class TextDataModule(lightning.LightningDataModule):
         self.valid_words = sum(len(tokenizer.decode(text.tolist()).split()) + 1 for text in self.valid)
         if not self.train or not self.valid:
             raise DataError("text: too few sentences to learn from and to measure on; name files with text=[FILE,...]")
-        self.sampler: PlanSampler | None = None
-        self._state: dict[str, int] = {}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Give the loader of the epoch plan, from where the state that was loaded left it."""
         lengths = np.array([len(text) + 1.0 for text in self.train])
-        self.sampler = PlanSampler(lengths, float(self.config.batch_tokens), self.config.training.seed)
-        self.sampler.epoch, self.sampler.done = self._state.get("epoch", 0), self._state.get("done", 0)
-        return DataLoader(_Rows(self.train), batch_sampler=self.sampler, collate_fn=collate)
+        sampler = PlanSampler(lengths, float(self.config.batch_tokens), self.config.training.seed)
+        return DataLoader(_Rows(self.train), batch_sampler=self.take_up(sampler), collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Give the loader of the held-out texts, the shortest first."""
-        rows = sorted(range(len(self.valid)), key=lambda row: len(self.valid[row]))
-        size = max(1, self.config.batch_tokens // (len(self.valid[rows[-1]]) + 1))
-        keys = [[(0, row) for row in rows[first : first + size]] for first in range(0, len(rows), size)]
+        """Give the loader of the held-out texts."""
+        groups = group_by_length([len(text) + 1 for text in self.valid], self.config.batch_tokens)
+        keys = [[(0, row) for row in rows] for rows in groups]
         return DataLoader(_Rows(self.valid), batch_sampler=keys, collate_fn=collate)
-
-    def state_dict(self) -> dict[str, int]:
-        """Tell the epoch, and how many of its sentences are done."""
-        if self.sampler is None or self.trainer is None:
-            return {}
-        epoch, done = self.sampler.epoch, self.sampler.done_after(batch_counters(self.trainer)["processed"])
-        return {"epoch": epoch, "done": done} if done < len(self.train) else {"epoch": epoch + 1, "done": 0}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there; Lightning calls this before it asks for the loader."""
-        self._state = dict(state_dict)
-        # Lightning looks for a state in the loader and warns where it finds none.
-        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
 
 
 class _Rows(torch.utils.data.Dataset[Tensor]):
@@ -196,56 +175,6 @@ class LanguageModelModule(lightning.LightningModule):
         return functional.nll_loss(self.model(inputs).flatten(0, 1), targets.flatten(), reduction="sum")
 
 
-class ExportLowest(Callback):
-    """Write RUN/model.safetensors whenever the held-out perplexity is the lowest so far; it stands after averaging.
-
-    Args:
-        run: the run's folder.
-        model: a language model of the same sizes, used as scratch space.
-        tokenizer: names its tokens.
-        about: provenance to write beside the metrics.
-    """
-
-    def __init__(
-        self, run: Path, model: NeuralLanguageModel, tokenizer: Tokenizer, about: Callable[[], dict[str, Any]]
-    ) -> None:
-        self.run = run
-        self.model = model
-        self.tokenizer = tokenizer
-        self.about = about
-        self.lowest = float("inf")
-        self.fresh = False
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take note that there is something new to export with the next checkpoint."""
-        self.fresh = not trainer.sanity_checking
-
-    def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Export the weights that are being saved, if they were validated and are the best."""
-        reached = float(trainer.callback_metrics.get("valid/token_perplexity", float("inf")))
-        if not self.fresh or reached >= self.lowest:
-            return
-        self.fresh, self.lowest = False, reached
-        weights = checkpoint["state_dict"].items()
-        self.model.load_state_dict({key.removeprefix(PREFIX): w for key, w in weights if key.startswith(PREFIX)})
-        metrics = {
-            name: round(float(trainer.callback_metrics[f"valid/{name}"]), 4)
-            for name in ("token_perplexity", "word_perplexity")
-        }
-        about = self.about() | {"metrics": metrics, "steps": trainer.global_step}
-        save_language_model(self.run / "model.safetensors", self.model, self.tokenizer, about)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Remember the lowest perplexity, so that a resumed run does not overwrite a better model."""
-        return {"lowest": self.lowest}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the lowest perplexity of the run being resumed."""
-        self.lowest = state_dict["lowest"]
-
-
 def train_language_model(config: LanguageModelRun, recognizer: Path, resume: bool = False) -> Path:
     """Train a language model.
 
@@ -264,49 +193,32 @@ def train_language_model(config: LanguageModelRun, recognizer: Path, resume: boo
         StoppedError: a signal ended the run; it is saved.
     """
     run, training = Path(config.run), config.training
-    begun = bool(checkpoints_in(run / "checkpoints"))
-    if resume != begun:
-        hint = "holds a run already; go on with --resume" if begun else "nothing to resume"
-        raise ConfigError(f"{run}: {hint}, or name another folder with run=FOLDER")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    lightning.seed_everything(training.seed, workers=True, verbose=False)
+    begin(run, resume, training.seed)
     tokenizer = checkpoints.load(recognizer)[0].tokenizer
     data = TextDataModule(config, tokenizer)
     if data.left_out:
         log.warning("%d sentences of over %d tokens are left out of training", data.left_out, config.max_tokens)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False))
-    write_environment(run / "environment.txt")
+    write_setup(run, config)
     model, scratch = (NeuralLanguageModel(len(tokenizer), config.model) for _ in range(2))
-    newest = newest_whole(run / "checkpoints") if resume else None
-    if newest and (run / "metrics.csv").is_file():  # the logger would begin the file again
-        (run / "metrics.csv").replace(run / f"metrics-until-{newest.stem}.csv")
-    callbacks: list[Callback] = [EMAWeightAveraging(decay=training.average_decay)] if training.average_decay else []
-    callbacks += [
-        ExportLowest(run, scratch, tokenizer, _about(config, data)),
-        show_progress(),
-        KeepCheckpoints(run / "checkpoints", training.checkpoint_minutes, training.keep_last),
-    ]
-    trainer = lightning.Trainer(
-        accelerator=training.accelerator,
-        devices=1,
-        plugins=[AtomicCheckpointIO()],
-        max_epochs=training.epochs,
-        limit_train_batches=training.batches or None,
-        check_val_every_n_epoch=min(training.validate_every, training.epochs),
-        accumulate_grad_batches=config.optimizer.accumulate,
-        gradient_clip_val=config.optimizer.gradient_clip or None,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        callbacks=callbacks,
-        logger=CSVLogger(run, name="", version=""),
-        enable_checkpointing=False,  # KeepCheckpoints does it
-        enable_model_summary=False,
-        enable_progress_bar=on_terminal(),
+    facts = {
+        "data": {"texts": [Path(path).name for path in config.text], "sentences": len(data.train)},
+        "optimizer": asdict(config.optimizer),
+        "batch_tokens": config.batch_tokens,
+    }
+    export = ExportBest(
+        run,
+        training.keep_best,
+        scratch,
+        ("token_perplexity", "word_perplexity"),
+        clocked(facts, training.epochs),
+        lambda path, about: save_language_model(path, scratch, tokenizer, about),
     )
+    callbacks: list[Callback] = [EMAWeightAveraging(decay=training.average_decay)] if training.average_decay else []
+    callbacks += [export, show_progress()]
+    logger = CSVLogger(run, name="", version="")
+    trainer = make_trainer(run, training, config.optimizer, callbacks, devices=1, logger=logger)
     module = LanguageModelModule(model, config, data.valid_words)
-    trainer.fit(module, datamodule=data, ckpt_path=newest, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=go_on(run) if resume else None, weights_only=True)
     return run / "model.safetensors"
 
 
@@ -314,18 +226,3 @@ def _encode(paths: list[str], tokenizer: Tokenizer) -> list[Tensor]:
     """Read the sentences of all files as tokens; empty ones are dropped."""
     encoded = (tokenizer.encode(sentence) for path in paths for sentence in read_sentences(path))
     return [torch.tensor(tokens, dtype=torch.int32) for tokens in encoded if tokens]
-
-
-def _about(config: LanguageModelRun, data: TextDataModule) -> Callable[[], dict[str, Any]]:
-    """Collect what a model says of its making; the clock is read when the result is called."""
-    began = time.monotonic()
-    facts = {
-        "data": {"texts": [Path(path).name for path in config.text], "sentences": len(data.train)},
-        "software": {"asr": asr.__version__, "torch": torch.__version__, "commit": commit()},
-        "hardware": hardware(),
-        "optimizer": asdict(config.optimizer),
-        "batch_tokens": config.batch_tokens,
-    }
-    return lambda: (
-        facts | {"training": {"date": time.strftime("%Y-%m-%d"), "hours": round((time.monotonic() - began) / 3600, 3)}}
-    )

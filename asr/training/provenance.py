@@ -9,15 +9,20 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
+import yaml
 
 import asr
 from asr.datamodule import SpeechDataModule
 from asr.evaluation.results import commit
+from asr.files import write_file
 from asr.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def provenance(config: TrainConfig, data: SpeechDataModule, source: str | None) -> Callable[[], dict[str, Any]]:
@@ -28,7 +33,6 @@ def provenance(config: TrainConfig, data: SpeechDataModule, source: str | None) 
         data: what it trains on.
         source: name of the model it began with, if any.
     """
-    began = time.monotonic()
     manifests = [Path(path) for path in config.data.train]
     facts = {
         "data": {
@@ -37,32 +41,33 @@ def provenance(config: TrainConfig, data: SpeechDataModule, source: str | None) 
             "left_out": data.left_out,
             "hours": round(float(data.train.durations.sum()) / 3600, 3),
         },
-        "software": {
-            "asr": asr.__version__,
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-            "commit": commit(),
-        },
-        "hardware": hardware(),
         "config": {key: value for key, value in asdict(config).items() if key not in ("run", "model")},
     }
     facts["config"]["data"] = {k: v for k, v in asdict(config.data).items() if k not in ("train", "valid")}
     if source:
         facts["began_with"] = source
+    return clocked(facts, config.training.epochs)
+
+
+def clocked(facts: dict[str, Any], epochs: int) -> Callable[[], dict[str, Any]]:
+    """Add software, hardware and time to the facts of a run; the clock is read when the result is called."""
+    began = time.monotonic()
+    software = {"asr": asr.__version__, "torch": torch.__version__, "lightning": lightning.__version__}
+    facts = facts | {"software": software | {"commit": commit()}, "hardware": hardware()}
 
     def about() -> dict[str, Any]:
         hours = (time.monotonic() - began) / 3600
-        training = {"date": time.strftime("%Y-%m-%d"), "hours": round(hours, 3), "epochs": config.training.epochs}
-        return facts | {"training": training}
+        return facts | {"training": {"date": time.strftime("%Y-%m-%d"), "hours": round(hours, 3), "epochs": epochs}}
 
     return about
 
 
-def write_environment(path: Path) -> None:
-    """Write the versions of Python, of this checkout and of every installed package, one to a line."""
+def write_setup(run: Path, config: DataclassInstance) -> None:
+    """Write RUN/config.yaml, and RUN/environment.txt: Python, this checkout and every installed package, by version."""
+    write_file(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
     packages = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
     header = [f"# Python {sys.version.split()[0]}", f"# {platform.platform()}", f"# {hardware()}", f"# asr {commit()}"]
-    path.write_text("\n".join([*header, *packages]) + "\n", encoding="utf-8")
+    write_file(run / "environment.txt", "\n".join([*header, *packages]) + "\n")
 
 
 def hardware() -> str:

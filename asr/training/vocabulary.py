@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from asr.datamodule import load_manifests
-from asr.files import replacing
+from asr.files import write_file
 from asr.tokenizer import Tokenizer, train_tokenizer
 from asr.training.config import TrainConfig
 
@@ -36,7 +36,6 @@ def prepare_tokenizer(config: TrainConfig) -> Tokenizer:
     if model.is_file():
         log.warning("%s is of other settings or texts: trained anew", model)
     tokenizer = train_tokenizer(texts, config.tokenizer)
-    for path, content in ((model, tokenizer.model), (about, yaml.safe_dump(wanted, sort_keys=False).encode())):
-        with replacing(path) as temporary:  # several ranks may do this at once
-            temporary.write_bytes(content)
+    write_file(model, tokenizer.model)  # several ranks may do this at once
+    write_file(about, yaml.safe_dump(wanted, sort_keys=False))
     return tokenizer

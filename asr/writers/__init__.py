@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from asr.errors import AsrError, ConfigError
-from asr.files import replacing
+from asr.errors import ConfigError
+from asr.files import write_file
 from asr.transcript import Transcript
 from asr.writers.annotations import to_ctm, to_stm, to_textgrid
 from asr.writers.plain import to_json, to_tsv, to_txt
@@ -78,17 +78,13 @@ def write(
         The file.
 
     Raises:
-        AsrError: the file cannot be written.
+        WriteError: the file cannot be written.
         ConfigError: as `render`.
     """
-    content = render(transcript, format, subtitles).encode(errors="replace")  # odd file names are not UTF-8
+    content = render(transcript, format, subtitles)
     # Only the last part counts, by either system's separators, so that no stem can lead out of the folder.
     path = Path(directory) / f"{_name(stem)}.{ENDINGS[format]}"
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise AsrError(f"{path}: cannot be written: {error.strerror or error}: check the folder") from error
+    write_file(path, content)
     return path
 
 

@@ -3,13 +3,15 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
 import torch
 from examples import waveforms
 
-from asr.errors import CheckpointError
+from asr import files
+from asr.errors import CheckpointError, WriteError
 from asr.model import checkpoint
 
 
@@ -102,13 +104,9 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(model, tmp_pa
     checkpoint.save(path, model, {"attempt": 1})
     before = path.read_bytes()
 
-    def full_disk(state, file, metadata):
-        with open(file, "wb") as half:
-            half.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
-    with pytest.raises(CheckpointError, match=r"m\.safetensors: cannot be written: No space left on device"):
+    monkeypatch.setattr(files, "uuid4", lambda: SimpleNamespace(hex="a"))
+    (tmp_path / ".a-m.safetensors").symlink_to("/dev/full")  # it refuses every byte, as a full disk does
+    with pytest.raises(WriteError, match=r"m\.safetensors: cannot be written: No space left on device"):
         checkpoint.save(path, model, {"attempt": 2})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

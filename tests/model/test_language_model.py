@@ -122,7 +122,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
         ({"config": huge}, "more layers"),
         ({"config": wide}, "has shape"),
         ({"config": '{"eval": 1}'}, "eval"),
-        ({"pieces": "["}, "cannot be used"),
+        ({"pieces": "["}, "does not fit together"),
     ]:
         save_file(tensors, path, good | changes)
         with pytest.raises(CheckpointError, match=message) as caught:

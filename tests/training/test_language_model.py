@@ -63,6 +63,7 @@ def test_a_run_learns_and_its_perplexities_are_what_the_saved_model_gives(tmp_pa
     assert float(logged[-1]["valid/token_perplexity"]) < 0.8 * float(logged[0]["valid/token_perplexity"])
     assert about["metrics"]["token_perplexity"] == pytest.approx(float(logged[-1]["valid/token_perplexity"]), abs=1e-3)
     assert about["data"] == {"texts": ["text.txt"], "sentences": 50}
+    assert path.read_bytes() in [kept.read_bytes() for kept in (tmp_path / "run" / "best").iterdir()]
     with pytest.raises(ConfigError, match="holds a run already"):
         train_language_model(settings(tmp_path), EMBEDDED)
 

@@ -1,0 +1,48 @@
+"""The best models of a run are kept, whatever validation comes to."""
+
+from __future__ import annotations
+
+import json
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from asr.training.export import ExportBest
+
+
+def test_the_lowest_are_kept_and_what_is_no_number_never_is_the_best(tmp_path):
+    model = torch.nn.Linear(1, 1)
+
+    def save(path, about):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps([about["metrics"]["rate"], model.bias.item()]))
+
+    def kept(export: ExportBest) -> tuple[list[str], float]:
+        best = json.loads((tmp_path / "model.safetensors").read_text())
+        return sorted(name[6:9] for name in os.listdir(tmp_path / "best")), best[1]
+
+    def make() -> ExportBest:
+        return ExportBest(tmp_path, 2, model, ["rate"], lambda: {"training": {}}, save)
+
+    export = make()
+    expected = [
+        (["001"], 1.0),
+        (["001", "002"], 2.0),
+        (["002", "003"], 3.0),
+        (["002", "003"], 3.0),
+        (["003", "005"], 3.0),
+    ]
+    for epoch, (rate, then) in enumerate(zip([float("nan"), 5.0, 3.0, float("inf"), 4.0], expected, strict=True)):
+        weights = {"model.weight": torch.zeros(1, 1), "model.bias": torch.tensor([epoch + 1.0]), "other": torch.ones(1)}
+        trainer: Any = SimpleNamespace(
+            sanity_checking=False, state=SimpleNamespace(fn="fit"), callback_metrics={"valid/rate": torch.tensor(rate)},
+            current_epoch=epoch, global_step=epoch, is_global_zero=True,
+        )  # fmt: skip
+        export.on_validation_end(trainer, trainer)
+        export.on_save_checkpoint(trainer, trainer, {"state_dict": weights})
+        assert kept(export) == then
+        resumed = make()
+        resumed.load_state_dict(export.state_dict())
+        export = resumed
