@@ -34,8 +34,11 @@ def main(source: str, *evaluations: str) -> None:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
         metrics[name] = {key: result[key] for key in ("wer", "cer", "words", "utterances", "decoding", "normalizer")}
     first = next(iter(metrics.values()))
+    recommended = _recommended(first["decoding"])
+    for found in metrics.values():  # no path of the machine it was measured on
+        found["decoding"]["language_model"] = Path(found["decoding"]["language_model"]).name
     about["data"]["licences"] = _licences()
-    about["search"] = _recommended(first["decoding"])
+    about["search"] = recommended
     about["metrics"] = {"wer": first["wer"], "cer": first["cer"], "sets": metrics}
     checkpoint.save(TARGET, model, about, torch.float16)
     print(f"{TARGET}: {TARGET.stat().st_size / 1e6:.1f} MB")
