@@ -17,6 +17,7 @@ from torch import Tensor
 
 from asr.alignment import Alignment, align, spell_text, spell_tokens
 from asr.audio import SAMPLE_RATE, Source, stream
+from asr.batching import group_by_length
 from asr.config import build
 from asr.decoding import DecodingOptions, Hypothesis, decode, read_files
 from asr.errors import AsrError, AudioError, CheckpointError, ConfigError, DataError
@@ -269,7 +270,8 @@ class Transcriber:
     def _decode_chunks(self, chunks: list[Chunk], words: bool) -> Iterator[Found | str]:
         """Decode in batches of like lengths; gives a hypothesis, or why there is none, for each chunk in order."""
         results: dict[int, Found | str] = {}
-        for batch in _batches(chunks, self.batch_seconds):
+        samples = [len(chunk.waveform) for chunk in chunks]
+        for batch in group_by_length(samples, self.batch_seconds * SAMPLE_RATE):
             waveforms = [chunks[row].waveform for row in batch]
             results |= zip(batch, self._attempt(waveforms, words), strict=True)
         return (results[row] for row in range(len(chunks)))
@@ -350,18 +352,6 @@ def _collected(chunks: Iterable[Chunk], seconds: float) -> Iterator[list[Chunk]]
         if chunk.end - group[0].start >= seconds:
             yield group
             group = []
-    if group:
-        yield group
-
-
-def _batches(chunks: list[Chunk], seconds: float) -> Iterator[list[int]]:
-    """Group chunks of like lengths by their numbers, with at most `seconds` of padded audio in a group of several."""
-    group: list[int] = []
-    for row in sorted(range(len(chunks)), key=lambda row: -len(chunks[row].waveform)):
-        if group and len(chunks[group[0]].waveform) * (len(group) + 1) > seconds * SAMPLE_RATE:
-            yield group
-            group = []
-        group.append(row)
     if group:
         yield group
 
