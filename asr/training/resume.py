@@ -16,7 +16,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 
-from asr.errors import CheckpointError, StoppedError
+from asr.errors import CheckpointError, StoppedError, WriteError
 from asr.files import replacing
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             with replacing(path) as temporary:
                 torch.save(checkpoint, temporary)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            log.error("%s: cannot be written: %s; training goes on, the checkpoint before it stays", path, error)
+        except (WriteError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError, without the path
+            said = error if isinstance(error, WriteError) else f"{path}: cannot be written: {error}"
+            log.error("%s; training goes on, the checkpoint before it stays", said)
 
 
 class KeepCheckpoints(Callback):

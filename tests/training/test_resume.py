@@ -109,8 +109,14 @@ def test_a_full_disk_costs_the_checkpoint_only(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(files, "uuid4", lambda: SimpleNamespace(hex="a"))
     (tmp_path / ".a-step-1.ckpt").symlink_to("/dev/full")
     AtomicCheckpointIO().save_checkpoint({"weights": torch.randn(100_000)}, path)
-    assert "cannot be written" in caplog.text
+    assert caplog.text.count(f"{path}: cannot be written") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_costs_the_checkpoint_only(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(3)}, tmp_path / "file" / "step-1.ckpt")
+    assert caplog.text.count("step-1.ckpt: cannot be written") == 1
 
 
 def test_old_checkpoints_stay_while_new_ones_cannot_be_written(eight, tmp_path, monkeypatch):
