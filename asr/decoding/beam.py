@@ -129,8 +129,7 @@ def beam_search(
         rows, token = (base + slots).flatten(), written.flatten()
         if beam > 1:
             cache.select(rows)
-        state.select(rows)
-        state.step(token)
+        state.advance(rows, token)
         if prefix:
             prefix.advance(slots, written)
     return _hypotheses(finished, history)

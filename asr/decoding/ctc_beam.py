@@ -1,15 +1,22 @@
 """CTC prefix beam search: the most probable text, summed over its alignments, for all utterances at once.
 
-Sources: Graves 2012, section 7.5.3; Hannun et al. 2014, arXiv:1408.2873.
+Sources: Graves 2012, section 7.5.3; Hannun et al. 2014, arXiv:1408.2873. Silence: Chen et al. 2016, "Phone synchronous
+speech recognition with CTC lattices".
 
-Shapes: B batch, T' encoder frames, V vocabulary, K beam, C candidate tokens of a frame.
+This is numpy, on the CPU wherever the model is: each frame takes some fifty small steps, which as tensors take four
+times as long, and on a GPU longer than that.
+
+Shapes: B batch, T' encoder frames, V vocabulary, K beam, C columns: BLANK, for staying as one is, and candidate tokens;
+R = B x K rows.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.ctc import best_paths
@@ -18,34 +25,36 @@ from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.features import length_mask
 from asr.tokenizer import BLANK, END
 
-NEVER = -torch.inf
+NEVER = -np.inf
 FEWEST_CANDIDATES = 40
+CERTAIN = 0.99
+"""Probability of a blank from which on a frame tells nothing after another such one, and is left out."""
 _HASH = 6364136223846793005  # Knuth's multiplier; texts are told apart by 64-bit hashes
+
+Scores = NDArray[np.float64]
+Numbers = NDArray[np.int64]
 
 
 class _Prefixes(NamedTuple):
-    """The texts in the beam; each field (B, K)."""
+    """The texts in the beam; each field (R,)."""
 
-    blank: Tensor
-    """Log-probability of all alignments that end in a blank, float64."""
-    token: Tensor
+    blank: Scores
+    """Log-probability of all alignments that end in a blank."""
+    token: Scores
     """Of those that end in the last token."""
-    last: Tensor
+    last: Numbers
     """The last token; BLANK for the empty text."""
-    name: Tensor
+    name: Numbers
     """Hash of the text."""
-    parent: Tensor
+    parent: Numbers
     """Hash of the text without its last token."""
-    lm: Tensor
+    lm: Scores
     """Language model's log-probability."""
-    bonus: Tensor
+    bonus: Scores
     """Hotwords' and length's bonus."""
 
-    def pick(self, slots: Tensor) -> _Prefixes:
-        """Take slots (B, K) of every field."""
-        return _Prefixes(*(field.gather(1, slots) for field in self))
 
-
+@np.errstate(invalid="ignore")  # scores that are no numbers are dealt with at the end
 def search_prefixes(
     log_probs: Tensor, lengths: Tensor, options: DecodingOptions, fusion: Fusion
 ) -> list[list[Hypothesis]]:
@@ -60,28 +69,21 @@ def search_prefixes(
     Returns:
         Up to `beam_size` hypotheses for each utterance, best first; where scores are no numbers, the best path.
     """
-    batch, frames, vocabulary = log_probs.shape
-    beam = options.beam_size
-    # Padding is all blank, for certain: it changes nothing.
-    valid = length_mask(lengths, frames)[..., None]
-    blanks = torch.full((vocabulary,), NEVER, device=log_probs.device)
-    blanks[BLANK] = 0.0
-    log_probs = torch.where(valid, log_probs, blanks)
-    wanted = options.candidates or max(FEWEST_CANDIDATES, beam + beam // 2)
-    tops, tokens = log_probs[..., 1:].topk(min(wanted, vocabulary - 1), dim=-1)  # (B, T', C)
-    tops, tokens = tops.double(), tokens + 1
-    prefixes = _first(batch, beam, log_probs.device)
-    state = fusion.start(batch * beam, vocabulary, log_probs.device)
-    base = beam * torch.arange(batch, device=log_probs.device)[:, None]  # first row of each utterance
-    history: list[tuple[Tensor, Tensor]] = []
-    for frame in range(frames):
-        prefixes, slots, written = _advance(prefixes, log_probs[:, frame], tops[:, frame], tokens[:, frame], state)
-        history.append((slots, written))
-        state.select((base + slots).flatten())
-        state.step(written.flatten())
-    lm, bonus = (part.view(batch, beam, -1)[..., END] for part in (state.lm, state.bonus))
+    batch, _, vocabulary = log_probs.shape
+    beam, device = options.beam_size, log_probs.device
+    heard = _without_long_silence(log_probs.float().cpu(), lengths.cpu())
+    scores, tokens = _candidates(heard, options.candidates or max(FEWEST_CANDIDATES, beam + beam // 2))
+    frames = heard.numpy()
+    prefixes = _first(batch, beam)
+    state = fusion.start(batch * beam, vocabulary, device)
+    history: list[tuple[Numbers, Numbers]] = []
+    for frame in range(heard.shape[1]):
+        prefixes, rows, written = _advance(prefixes, frames[:, frame], scores[:, frame], tokens[:, frame], state)
+        history.append((rows, written))
+        state.advance(torch.from_numpy(rows).to(device), torch.from_numpy(written).to(device))
+    lm, bonus = (part[:, END].cpu().numpy() for part in (state.lm, state.bonus))
     prefixes = prefixes._replace(lm=prefixes.lm + lm, bonus=prefixes.bonus + bonus)
-    found = _hypotheses(prefixes, history, log_probs, state, options.length_normalization)
+    found = _hypotheses(prefixes, history, heard, state, options.length_normalization)
     # No beam holds scores that are no numbers: the best path passes them on to who asked.
     return (
         found
@@ -90,97 +92,131 @@ def search_prefixes(
     )
 
 
-def _first(batch: int, beam: int, device: torch.device) -> _Prefixes:
+def _without_long_silence(log_probs: Tensor, lengths: Tensor) -> Tensor:
+    """Leave out frames that are blank for certain and follow on such a one; gives (B, fewer T', V).
+
+    Texts stay as they are in such a frame. The first of them has to be there: a token after it may repeat the last one.
+    """
+    valid = length_mask(lengths, log_probs.shape[1])
+    silent = log_probs[..., BLANK] > np.log(CERTAIN)
+    kept = valid.clone()
+    kept[:, 1:] &= ~(silent[:, 1:] & silent[:, :-1])
+    most = int(kept.sum(dim=1).max())
+    order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    # Padding is all blank, for certain: it changes nothing.
+    blank = torch.full((log_probs.shape[2],), NEVER)
+    blank[BLANK] = 0.0
+    picked = log_probs.gather(1, order[..., None].expand(-1, -1, log_probs.shape[2]))
+    return torch.where(kept.gather(1, order)[..., None], picked, blank)
+
+
+def _candidates(log_probs: Tensor, count: int) -> tuple[NDArray[np.float32], Numbers]:
+    """Give the columns' log-probabilities and tokens, both (B, T', C); the first is BLANK."""
+    batch, frames, vocabulary = log_probs.shape
+    if count >= vocabulary - 1:
+        return log_probs.numpy(), np.broadcast_to(np.arange(vocabulary), log_probs.shape)
+    tops, tokens = log_probs[..., 1:].topk(count, dim=-1)
+    blank = torch.full((batch, frames, 1), BLANK)
+    return torch.cat((log_probs[..., :1], tops), dim=2).numpy(), torch.cat((blank, tokens + 1), dim=2).numpy()
+
+
+def _first(batch: int, beam: int) -> _Prefixes:
     """Begin with the empty text alone."""
-    nothing = torch.full((batch, beam), NEVER, dtype=torch.float64, device=device)
-    blank = nothing.clone()
-    blank[:, 0] = 0.0
-    zero = torch.zeros(batch, beam, dtype=torch.int64, device=device)
-    return _Prefixes(blank, nothing, zero + BLANK, zero, zero - 1, zero.double(), zero.double())
+    nothing = np.full(batch * beam, NEVER)
+    blank = nothing.copy()
+    blank[::beam] = 0.0
+    zero = np.zeros(batch * beam, dtype=np.int64)
+    return _Prefixes(blank, nothing, zero + BLANK, zero, zero - 1, zero.astype(np.float64), zero.astype(np.float64))
 
 
 def _advance(
-    prefixes: _Prefixes, log_probs: Tensor, tops: Tensor, tokens: Tensor, state: FusionState
-) -> tuple[_Prefixes, Tensor, Tensor]:
+    prefixes: _Prefixes, frame: NDArray[np.float32], scores: NDArray[np.float32], tokens: Numbers, state: FusionState
+) -> tuple[_Prefixes, Numbers, Numbers]:
     """Let every text stay or grow by one token, and keep the best.
 
     Args:
         prefixes: what is in the beam.
-        log_probs: of this frame, shape (B, V).
-        tops: log-probabilities of the candidate tokens, shape (B, C).
-        tokens: the candidates, shape (B, C).
+        frame: log-probabilities of all tokens, shape (B, V).
+        scores: of the columns' tokens, shape (B, C).
+        tokens: the columns', shape (B, C).
         state: scores of next tokens.
 
     Returns:
-        The new beam; the slot that each of its texts comes from (B, K); the token that it was given, or BLANK (B, K).
+        The new beam; the row that each of its texts comes from (R,); the token that it was given, or BLANK (R,).
     """
-    batch, beam = prefixes.last.shape
-    total = torch.logaddexp(prefixes.blank, prefixes.token)  # (B, K)
-    of_last = log_probs.gather(1, prefixes.last).double()
-    stay_blank = total + log_probs[:, BLANK : BLANK + 1]
-    stay_token = prefixes.token + of_last
+    blank, token, last, name, parent, lm, bonus = prefixes
+    (batch, columns), beam = tokens.shape, len(prefixes.last) // len(tokens)
+    apart = (batch, beam, 1)
+    total = np.logaddexp(blank, token)
+    of_last = frame[np.arange(batch).repeat(beam), last].astype(np.float64)
+    stay_blank = (total.reshape(batch, beam) + scores[:, :1]).ravel()
+    stay_token = token + of_last
 
     # A token that repeats the last one is new only after a blank.
-    repeats = prefixes.last[:, :, None] == tokens[:, None]  # (B, K, C)
-    grown = torch.where(repeats, prefixes.blank[:, :, None], total[:, :, None]) + tops[:, None]
+    repeats = tokens[:, None] == last.reshape(apart)  # (B, K, C)
+    grown = np.where(repeats, blank.reshape(apart), total.reshape(apart))
+    grown += scores[:, None]
+    grown = grown.reshape(-1, columns)  # (R, C)
 
     # A text that grows into another one of the beam adds to it, and is no candidate of its own.
-    descends = prefixes.name[:, None, :] == prefixes.parent[:, :, None]  # (B, child, parent)
-    has_parent, parent = descends.any(dim=-1) & (total > NEVER), descends.int().argmax(dim=-1)  # empty slots stay so
-    same = prefixes.last.gather(1, parent) == prefixes.last
-    inflow = torch.where(same, prefixes.blank.gather(1, parent), total.gather(1, parent)) + of_last
-    stay_token = torch.where(has_parent, torch.logaddexp(stay_token, inflow), stay_token)
-    column = tokens[:, None] == prefixes.last[:, :, None]  # (B, child, C)
-    merged = has_parent & column.any(dim=-1)
-    places = torch.where(merged, parent * tokens.shape[1] + column.int().argmax(dim=-1), beam * tokens.shape[1])
-    spare = grown.new_zeros(batch, 1)  # takes what is merged nowhere
-    flat = torch.cat((grown.flatten(1), spare), dim=1).scatter_(1, places, NEVER)[:, :-1]  # (B, K x C)
+    utterance, child, source = (parent.reshape(apart) == name.reshape(batch, 1, beam)).nonzero()
+    child, source = utterance * beam + child, utterance * beam + source
+    alive = (total[child] > NEVER) & (total[source] > NEVER)  # empty slots stay so
+    child, source = child[alive], source[alive]
+    added = last[child]
+    inflow = np.where(last[source] == added, blank[source], total[source]) + of_last[child]
+    stay_token[child] = np.logaddexp(stay_token[child], inflow)
+    pairs, column = (tokens[source // beam] == added[:, None]).nonzero()
+    grown[source[pairs], column] = NEVER
 
-    chosen = tokens[:, None].expand(-1, beam, -1)
-    lm, bonus = (part.view(batch, beam, -1).gather(2, chosen) for part in (state.lm, state.bonus))  # (B, K, C)
-    fused = prefixes.lm * state.fusion.lm_weight + prefixes.bonus  # (B, K)
-    growth = fused[:, :, None] + state.fusion.lm_weight * lm + bonus
-    ranked = torch.cat((torch.logaddexp(stay_blank, stay_token) + fused, flat + growth.flatten(1)), dim=1)
-    best = ranked.topk(beam, dim=1).indices  # (B, K)
-    grows = best >= beam
-    pick = torch.where(grows, best - beam, 0)
-    slots = torch.where(grows, pick // tokens.shape[1], best)
-    written = torch.where(grows, tokens.gather(1, pick % tokens.shape[1]), BLANK)
-    old = prefixes.pick(slots)
-    return (
-        _Prefixes(
-            torch.where(grows, NEVER, stay_blank.gather(1, slots)),
-            torch.where(grows, flat.gather(1, pick), stay_token.gather(1, slots)),
-            torch.where(grows, written, old.last),
-            torch.where(grows, old.name * _HASH + written, old.name),
-            torch.where(grows, old.name, old.parent),
-            old.lm + torch.where(grows, lm.flatten(1).gather(1, pick), 0.0),
-            old.bonus + torch.where(grows, bonus.flatten(1).gather(1, pick), 0.0),
-        ),
-        slots,
-        written,
+    # The column of BLANK stands for staying.
+    grown[:, 0] = stay_token
+    weight = state.fusion.lm_weight
+    next_lm, next_bonus = (part.cpu().numpy() for part in (state.lm, state.bonus))  # (R, V)
+    if columns < frame.shape[1]:
+        chosen = tokens.repeat(beam, axis=0)
+        next_lm, next_bonus = (np.take_along_axis(part, chosen, axis=1) for part in (next_lm, next_bonus))
+    fused = weight * lm + bonus
+    ranked = grown + (fused[:, None] + (weight * next_lm + next_bonus))
+    ranked[:, 0] = np.logaddexp(stay_blank, stay_token) + fused
+    best = ranked.reshape(batch, -1).argpartition(-beam, axis=1)[:, -beam:]  # (B, K)
+    cells = (best + beam * columns * np.arange(batch)[:, None]).ravel()
+    rows, column = np.divmod(cells, columns)
+    written = tokens[rows // beam, column]
+    grows = column > 0
+    names = name[rows]
+    beyond = _Prefixes(
+        np.where(grows, NEVER, stay_blank[rows]),
+        grown[rows, column],
+        np.where(grows, written, last[rows]),
+        np.where(grows, names * _HASH + written, names),
+        np.where(grows, names, parent[rows]),
+        lm[rows] + next_lm[rows, column] * grows,
+        bonus[rows] + next_bonus[rows, column] * grows,
     )
+    return beyond, rows, written
 
 
 def _hypotheses(
-    prefixes: _Prefixes, history: list[tuple[Tensor, Tensor]], log_probs: Tensor, state: FusionState, power: float
+    prefixes: _Prefixes, history: list[tuple[Numbers, Numbers]], log_probs: Tensor, state: FusionState, power: float
 ) -> list[list[Hypothesis]]:
     """Walk back from the last frame to the tokens of each text, and rank the texts."""
-    slots = torch.arange(prefixes.last.shape[1], device=log_probs.device).expand_as(prefixes.last)
+    batch = len(log_probs)
+    rows = np.arange(len(prefixes.last))
     backwards = []
     for come_from, written in reversed(history):
-        backwards.append(written.gather(1, slots))
-        slots = come_from.gather(1, slots)
-    written = torch.stack(backwards[::-1], dim=2)  # (B, K, T'), BLANK where nothing was written
+        backwards.append(written[rows])
+        rows = come_from[rows]
+    written = torch.from_numpy(np.stack(backwards[::-1], axis=1)).unflatten(0, (batch, -1))  # (B, K, T'), or BLANK
     peaks, counts = _peaks(written, log_probs)
-    ctc = torch.logaddexp(prefixes.blank, prefixes.token)
+    ctc = np.logaddexp(prefixes.blank, prefixes.token)
     score = ctc + state.fusion.lm_weight * prefixes.lm + prefixes.bonus
-    score = score / (counts + 1.0) ** power
+    score = score.reshape(batch, -1) / (counts.numpy() + 1.0) ** power
     results = []
-    parts = (written, counts, peaks, score, ctc, prefixes.lm, prefixes.bonus)
-    for rows in zip(*(part.tolist() for part in parts), strict=True):
+    others = (part.reshape(batch, -1) for part in (score, ctc, prefixes.lm, prefixes.bonus))
+    for utterance in zip(*(part.tolist() for part in (written, counts, peaks, *others)), strict=True):
         found = []
-        for path, count, peak, *scores in zip(*rows, strict=True):
+        for path, count, peak, *scores in zip(*utterance, strict=True):
             if scores[0] > NEVER:
                 tokens = tuple(token for token in path if token != BLANK)
                 found.append(Hypothesis(tokens, tuple(peak[:count]), scores[0], None, scores[1], 0.0, *scores[2:]))

@@ -89,20 +89,17 @@ class FusionState:
         """What hotwords and the length bonus add to each next token, shape (R, V)."""
         return self._length if self._bonuses is None else self._length + self._bonuses[self._node]
 
-    def step(self, tokens: Tensor) -> None:
-        """Append one token, shape (R,), to each hypothesis; BLANK appends nothing."""
-        if self.fusion.language_model is not None:
-            self.lm, self._lm_state = self.fusion.language_model.step(tokens, self._lm_state)
-        if self._following is not None:
-            self._node = torch.where(tokens == BLANK, self._node, self._following[self._node, tokens])
+    def advance(self, rows: Tensor, tokens: Tensor) -> None:
+        """Go on with hypotheses `rows`, shape (R,), in that order, each grown by one of `tokens`, shape (R,).
 
-    def select(self, rows: Tensor) -> None:
-        """Keep hypotheses `rows`, shape (R,), in that order."""
+        BLANK adds nothing.
+        """
         if self.fusion.language_model is not None:
-            self._lm_state = self.fusion.language_model.select(rows, self._lm_state)
-            self.lm = self.lm[rows]
+            state = self.fusion.language_model.select(rows, self._lm_state)
+            self.lm, self._lm_state = self.fusion.language_model.step(tokens, state)
         if self._following is not None:
-            self._node = self._node[rows]
+            node = self._node[rows]
+            self._node = torch.where(tokens == BLANK, node, self._following[node, tokens])
 
 
 @lru_cache(maxsize=4)

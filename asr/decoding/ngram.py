@@ -2,35 +2,41 @@
 
 A state is the longest end of the text that the model knows as a context. Each state has arcs for the tokens that were
 seen after it, and one shorter state to fall back to, at a cost (Katz 1987). All arcs lie in one sorted array, so that
-a step is a few gathers, with no loop over rows or tokens: it finds the next states together with their scores.
+states answer with no loop over rows or tokens: with the scores of the next tokens, and the states that these lead to.
+A search comes to the same states again and again; it keeps their answers.
 
-Shapes: R rows, V vocabulary, A arcs, S states, L states of a chain of fallbacks; M n-grams of one order.
+This is numpy, on the CPU wherever the search is: so many small steps take a third of the time that they do as tensors.
+
+Shapes: R rows, V vocabulary; M n-grams of one order; N answers.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.arpa import NGrams
 from asr.tokenizer import BLANK, START
 
 UNSEEN = -100.0  # natural log-probability of a token that not even the unigrams hold
+MOST_SCORES = 2**22  # that a search keeps: 50 MB with the states
+
+States = NDArray[np.int64]
 
 
 class NGramState(NamedTuple):
-    """What each row may go on with."""
+    """Where a search is."""
 
-    log_probs: Tensor
-    """The answer for each next token, shape (R, V)."""
-    targets: Tensor
-    """The automaton's state after it, shape (R, V)."""
-
-    def at(self, rows: Tensor) -> NGramState:
-        """Take rows, shape (R,), in that order."""
-        return NGramState(*(field[rows] for field in self))
+    answers: _Answers
+    """Of all states that it came to; shared by what follows on this state."""
+    places: NDArray[np.int32]
+    """Where the answer of each row is, shape (R,)."""
+    device: torch.device
+    """Where the search is told."""
 
 
 class NGramLanguageModel:
@@ -44,26 +50,26 @@ class NGramLanguageModel:
     def __init__(self, orders: list[NGrams], vocabulary: int) -> None:
         self.vocabulary = vocabulary
         self._order = len(orders)
-        states = 1 + sum(len(grams.log_probs) for grams in orders[:-1])
-        none = torch.zeros(0, dtype=torch.int64)
-        self._keys = none  # of each arc: its state x V + its token; sorted
-        self._targets = none  # the state that it leads to
-        self._log_probs = torch.zeros(0)
-        self._fallback = torch.zeros(states, dtype=torch.int64)
-        self._weight = torch.zeros(states)  # natural logarithm of what falling back costs
-        nodes = torch.zeros(1, dtype=torch.int64)  # states of the order below
+        self.states = 1 + sum(len(grams.log_probs) for grams in orders[:-1])
+        self._keys = np.zeros(0, dtype=np.int64)  # of each arc: its state x V + its token; sorted
+        self._targets = np.zeros(0, dtype=np.int64)  # the state that it leads to
+        self._log_probs = np.zeros(0, dtype=np.float32)
+        self._fallback = np.zeros(self.states, dtype=np.int64)
+        self._weight = np.zeros(self.states, dtype=np.float32)  # natural logarithm of what falling back costs
+        nodes = np.zeros(1, dtype=np.int64)  # states of the order below
         for order, grams in enumerate(orders, start=1):
             nodes = self._add(order, grams, nodes)
         self._tokens = self._keys % vocabulary
-        bounds = torch.searchsorted(self._keys, torch.arange(states + 1) * vocabulary)
-        self._unigrams = torch.full((vocabulary,), UNSEEN)
-        self._unigrams[self._tokens[: bounds[1]]] = self._log_probs[: bounds[1]]
-        self._after = torch.zeros(vocabulary, dtype=torch.int64)  # the state after one token alone
-        self._after[self._tokens[: bounds[1]]] = self._targets[: bounds[1]]
+        bounds = np.searchsorted(self._keys, np.arange(self.states + 1) * vocabulary)
+        first = slice(bounds[1])  # the unigrams
+        self._unigrams = np.full(vocabulary, UNSEEN, dtype=np.float32)
+        self._unigrams[self._tokens[first]] = self._log_probs[first]
+        self._after = np.zeros(vocabulary, dtype=np.int64)  # the state after one token alone
+        self._after[self._tokens[first]] = self._targets[first]
         bounds[0] = bounds[1]  # they have a row of their own
-        self._begin, self._count = bounds[:-1], bounds.diff()
+        self._begin, self._count = bounds[:-1], np.diff(bounds)
 
-    def _add(self, order: int, grams: NGrams, nodes: Tensor) -> Tensor:
+    def _add(self, order: int, grams: NGrams, nodes: States) -> States:
         """Append the arcs of one order, and the states that they lead to.
 
         Args:
@@ -74,47 +80,44 @@ class NGramLanguageModel:
         Returns:
             The states, shape (M,).
         """
-        parents, last = nodes[torch.from_numpy(grams.contexts)], torch.from_numpy(grams.tokens)
-        keys, sorting = (parents * self.vocabulary + last).sort()
-        parents, last = parents[sorting], last[sorting]
+        keys = nodes[grams.contexts] * self.vocabulary + grams.tokens
+        sorting = keys.argsort(kind="stable")
+        keys = keys[sorting]
+        parents, last = np.divmod(keys, self.vocabulary)
         # Where the text without its first token leads; all shorter n-grams are in place already.
-        shorter = self._next(self._fallback[parents], last) if order > 1 else torch.zeros_like(last)
+        shorter = self._next(self._fallback[parents], last) if order > 1 else np.zeros_like(last)
         targets = shorter
         if order < self._order:
-            targets = torch.arange(len(self._keys), len(self._keys) + len(last)) + 1  # state 0 is the empty context
+            targets = np.arange(len(self._keys), len(self._keys) + len(last)) + 1  # state 0 is the empty context
             self._fallback[targets] = shorter
-            self._weight[targets] = torch.from_numpy(grams.backoffs).float()[sorting]
-        self._keys = torch.cat((self._keys, keys))
-        self._targets = torch.cat((self._targets, targets))
-        self._log_probs = torch.cat((self._log_probs, torch.from_numpy(grams.log_probs).float()[sorting]))
-        return torch.empty_like(targets).index_copy(0, sorting, targets)
+            self._weight[targets] = grams.backoffs[sorting]
+        self._keys = np.concatenate((self._keys, keys))
+        self._targets = np.concatenate((self._targets, targets))
+        self._log_probs = np.concatenate((self._log_probs, grams.log_probs[sorting].astype(np.float32)))
+        unsorted = np.empty_like(targets)
+        unsorted[sorting] = targets
+        return unsorted
 
     def start(self, rows: int, device: torch.device) -> tuple[Tensor, NGramState]:
         """Begin `rows` texts with the start token."""
-        for name, table in vars(self).items():
-            if isinstance(table, Tensor) and table.device != device:
-                setattr(self, name, table.to(device))
-        state = self._answer(self._after[START][None]).at(torch.zeros(rows, dtype=torch.int64, device=device))
-        return state.log_probs, state
+        answers = _Answers(self, MOST_SCORES // self.vocabulary + rows + 1)
+        return _told(NGramState(answers, answers.find(self._after[START].repeat(rows)), device))
 
     def step(self, tokens: Tensor, state: NGramState) -> tuple[Tensor, NGramState]:
         """Append one token, shape (R,), to each row; rows with BLANK stand still."""
-        moving = (tokens != BLANK).nonzero()[:, 0]
-        if len(moving):
-            answer = self._answer(state.targets[moving, tokens[moving]])
-            state = NGramState(*(old.index_copy(0, moving, new) for old, new in zip(state, answer, strict=True)))
-        return state.log_probs, state
+        nodes = state.answers.targets[state.places, tokens.cpu().numpy()]
+        return _told(state._replace(places=state.answers.find(nodes)))
 
     def select(self, rows: Tensor, state: NGramState) -> NGramState:
         """Keep the texts `rows`, shape (R,), in that order."""
-        return state.at(rows)
+        return state._replace(places=state.places[rows.cpu().numpy()])
 
-    def _next(self, nodes: Tensor, tokens: Tensor) -> Tensor:
+    def _next(self, nodes: States, tokens: States) -> States:
         """States after one more token each."""
-        result, looking = torch.zeros_like(nodes), torch.arange(len(nodes))
+        result, looking = np.zeros_like(nodes), np.arange(len(nodes))
         for _ in range(self._order):  # of ever shorter ends of the text; most are found at once
             key = nodes * self.vocabulary + tokens
-            place = torch.searchsorted(self._keys, key).clamp(max=len(self._keys) - 1)
+            place = np.searchsorted(self._keys, key).clip(max=len(self._keys) - 1)
             hit = self._keys[place] == key
             result[looking[hit]] = self._targets[place[hit]]
             looking, nodes, tokens = looking[~hit], self._fallback[nodes[~hit]], tokens[~hit]
@@ -122,25 +125,63 @@ class NGramLanguageModel:
                 break
         return result
 
-    def _answer(self, nodes: Tensor) -> NGramState:
-        """Score every next token of states, shape (R,), and say where it leads; the longest context wins."""
-        chain = [nodes]
-        for _ in range(self._order - 2):
-            chain.append(self._fallback[chain[-1]])
-        states = torch.stack(chain, dim=1)  # (R, L), longest contexts first
-        costs = self._weight[states].cumsum(dim=1)
-        counts = self._count[states].flatten()
-        first = self._begin[states].flatten() - counts.cumsum(0) + counts
-        links = torch.repeat_interleave(counts)  # row and place in the chain, as one number, of each arc of the chains
-        arcs = first[links] + torch.arange(len(links), device=nodes.device)
-        rows, places = links // len(chain), links % len(chain)
-        cells = rows * self.vocabulary + self._tokens[arcs]
-        longest = torch.full((len(nodes) * self.vocabulary,), len(chain), device=nodes.device)
-        wins = longest.scatter_reduce(0, cells, places, "amin")[cells] == places
-        arcs, cells, links = arcs[wins], cells[wins], links[wins]
-        paid = costs.flatten()[links] - self._weight[states].flatten()[links]  # for falling back from longer ones
-        log_probs = self._unigrams + costs[:, -1:]
-        log_probs.view(-1)[cells] = self._log_probs[arcs] + paid
-        targets = self._after.repeat(len(nodes), 1)
-        targets.view(-1)[cells] = self._targets[arcs]
-        return NGramState(log_probs, targets)
+    def answer(self, nodes: States) -> tuple[NDArray[np.float32], States]:
+        """Score every next token of states, shape (R,), and say where it leads; the longest context wins.
+
+        Returns:
+            Log-probabilities and states, both of shape (R, V).
+        """
+        depth, rows = max(1, self._order - 1), len(nodes)
+        states = np.empty((depth, rows), dtype=np.int64)  # shortest contexts first, so that longer ones overwrite them
+        states[-1] = nodes
+        for place in range(depth - 1, 0, -1):
+            states[place - 1] = self._fallback[states[place]]
+        weights = self._weight[states]
+        costs = weights[::-1].cumsum(axis=0)[::-1]
+        counts = self._count[states].ravel()
+        first = self._begin[states].ravel() - counts.cumsum() + counts
+        links = np.arange(depth * rows).repeat(counts)  # context of each arc
+        arcs = first[links] + np.arange(len(links))
+        cells = links % rows * self.vocabulary + self._tokens[arcs]
+        paid = (costs - weights).ravel()[links]  # for falling back from longer ones
+        log_probs = self._unigrams + costs[0, :, None]
+        log_probs.ravel()[cells] = self._log_probs[arcs] + paid
+        targets = self._after[None].repeat(rows, axis=0)
+        targets.ravel()[cells] = self._targets[arcs]
+        targets[:, BLANK] = nodes  # stands still
+        return log_probs, targets
+
+
+class _Answers:
+    """What the states that a search comes to answer, looked up once.
+
+    Args:
+        model: the automaton.
+        most: answers kept, N; more begin anew.
+    """
+
+    def __init__(self, model: NGramLanguageModel, most: int) -> None:
+        self.model = model
+        self.log_probs = np.empty((most, model.vocabulary), dtype=np.float32)
+        self.targets = np.empty((most, model.vocabulary), dtype=np.int64)
+        self._place = np.zeros(model.states, dtype=np.int32)  # of each state's answer; 0 has none
+        self._used = 1
+
+    def find(self, nodes: States) -> NDArray[np.int32]:
+        """Tell where the answers of states, shape (R,), are; places told before may hold no longer."""
+        places = self._place[nodes]
+        missing = nodes[places == 0]
+        if not len(missing):
+            return places
+        if self._used + len(missing) > len(self.targets):
+            self._used, missing = 1, nodes
+            self._place.fill(0)
+        added = slice(self._used, self._used + len(missing))
+        self._place[missing] = np.arange(added.start, added.stop)
+        self._used = added.stop
+        self.log_probs[added], self.targets[added] = self.model.answer(missing)
+        return self._place[nodes]
+
+
+def _told(state: NGramState) -> tuple[Tensor, NGramState]:
+    return torch.from_numpy(state.answers.log_probs[state.places]).to(state.device), state

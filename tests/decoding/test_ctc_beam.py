@@ -7,7 +7,7 @@ import torch
 from decoding.oracles import text_probabilities
 
 from asr.decoding import DecodingOptions
-from asr.decoding.ctc_beam import search_prefixes
+from asr.decoding.ctc_beam import _without_long_silence, search_prefixes
 from asr.decoding.fusion import Fusion
 
 
@@ -54,6 +54,30 @@ def test_the_library_decoder_finds_the_same_texts():
     ((ours, *_),) = search(log_probs, beam_size=50)
     assert list(ours.tokens) == text
     assert ours.score == pytest.approx(theirs.score, abs=0.2)  # both prune, each in its own way
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_long_silence_is_passed_over_and_changes_no_text(seed):
+    """Brute force over every alignment of the frames, silent ones included; the second row is shorter."""
+    torch.manual_seed(seed)
+    log_probs = (2 * torch.randn(2, 7, 4)).log_softmax(-1)
+    log_probs[:, 2:5] = torch.tensor([0.9991, 0.0003, 0.0003, 0.0003]).log()
+    lengths = torch.tensor([7, 6])
+    heard = _without_long_silence(log_probs, lengths)
+    assert heard.shape[1] == 5
+    torch.testing.assert_close(heard[1, 3:].exp(), torch.stack((log_probs[1, 5].exp(), torch.tensor([1.0, 0, 0, 0]))))
+    for row, found in enumerate(search(log_probs, lengths, beam_size=400)):
+        oracle = text_probabilities(log_probs[row, : lengths[row]])
+        likely = [text for text, probability in oracle.items() if probability > 0.02]
+        ours = {hypothesis.tokens: math.exp(hypothesis.score) for hypothesis in found}
+        assert [ours[text] for text in likely] == pytest.approx([oracle[text] for text in likely], abs=0.005)
+
+
+def test_a_letter_on_either_side_of_silence_is_two():
+    log_probs = torch.full((1, 6, 4), 0.001)
+    log_probs[0, [0, 5], 1] = log_probs[0, 1:5, 0] = 0.997
+    ((best, *_),) = search(log_probs.log(), beam_size=4)
+    assert best.tokens == (1, 1)
 
 
 def test_peaks_are_where_the_token_is_heard():

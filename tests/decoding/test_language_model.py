@@ -115,9 +115,9 @@ def test_probabilities_sum_to_one_after_any_text(texts, order, cutoff, pruning, 
 def conditional(grams, context):
     """Distribution after one token by a model of order 2, shape (V,)."""
     lm = NGramLanguageModel(grams, V)
-    _, state = lm.start(1, CPU)
+    log_probs, state = lm.start(1, CPU)
     if context == START:
-        return state.log_probs[0].double().exp().numpy()
+        return log_probs[0].double().exp().numpy()
     return lm.step(torch.tensor([context]), state)[0][0].double().exp().numpy()
 
 
@@ -256,15 +256,32 @@ def test_a_file_without_backoff_weights_is_read(tmp_path):
 
 def test_rows_stand_still_and_are_reordered():
     lm = model()
-    first = lm.start(3, CPU)[1]
+    first, state = lm.start(3, CPU)
     tokens = ENCODED[0]
-    log_probs, state = lm.step(torch.tensor([tokens[0], BLANK, tokens[0]]), first)
-    torch.testing.assert_close(log_probs[1], first.log_probs[1])
+    log_probs, state = lm.step(torch.tensor([tokens[0], BLANK, tokens[0]]), state)
+    torch.testing.assert_close(log_probs[1], first[1])
     log_probs, state = lm.step(torch.tensor([tokens[1], BLANK, BLANK]), state)
     state = lm.select(torch.tensor([2, 0, 1]), state)
     log_probs, _ = lm.step(torch.tensor([tokens[1], BLANK, tokens[0]]), state)
     torch.testing.assert_close(log_probs[0], log_probs[1])
     torch.testing.assert_close(log_probs[2], lm.step(torch.tensor([tokens[0]]), lm.start(1, CPU)[1])[0][0])
+
+
+def test_a_search_that_may_keep_few_answers_gets_the_same(monkeypatch):
+    lm = model()
+    stream = [torch.tensor(pair) for pair in zip(ENCODED[0], ENCODED[1], strict=False)]
+
+    def walk():
+        log_probs, state = lm.start(2, CPU)
+        answers = [log_probs]
+        for tokens in stream:
+            log_probs, state = lm.step(tokens, lm.select(torch.tensor([1, 0]), state))
+            answers.append(log_probs)
+        return torch.stack(answers)
+
+    many = walk()
+    monkeypatch.setattr("asr.decoding.ngram.MOST_SCORES", 0)
+    torch.testing.assert_close(walk(), many, rtol=0, atol=0)
 
 
 def neural(vocabulary):
