@@ -145,54 +145,58 @@ def _advance(
         The new beam; the row that each of its texts comes from (R,); the token that it was given, or BLANK (R,).
     """
     blank, token, last, name, parent, lm, bonus = prefixes
-    (batch, columns), beam = tokens.shape, len(prefixes.last) // len(tokens)
-    apart = (batch, beam, 1)
+    (batch, columns), vocabulary = tokens.shape, frame.shape[1]
+    beam = len(last) // batch
+    slots = np.arange(batch * beam)
+    owner = slots // beam  # utterance of each row
     total = np.logaddexp(blank, token)
-    of_last = frame[np.arange(batch).repeat(beam), last].astype(np.float64)
-    stay_blank = (total.reshape(batch, beam) + scores[:, :1]).ravel()
+    of_last = frame[owner, last].astype(np.float64)
+    stay_blank = total + frame[owner, BLANK]
     stay_token = token + of_last
 
+    # The column of each token: none of what is no candidate, which is left to BLANK's to hold for a moment.
+    column_of = tokens
+    if columns < vocabulary:
+        column_of = np.zeros((batch, vocabulary), dtype=np.int64)
+        np.put_along_axis(column_of, tokens, np.arange(columns)[None], axis=1)
     # A token that repeats the last one is new only after a blank.
-    repeats = tokens[:, None] == last.reshape(apart)  # (B, K, C)
-    grown = np.where(repeats, blank.reshape(apart), total.reshape(apart))
-    grown += scores[:, None]
-    grown = grown.reshape(-1, columns)  # (R, C)
+    grown = (total.reshape(batch, beam, 1) + scores[:, None]).reshape(-1, columns)  # (R, C)
+    grown[slots, column_of[owner, last]] = blank + of_last
 
     # A text that grows into another one of the beam adds to it, and is no candidate of its own.
-    utterance, child, source = (parent.reshape(apart) == name.reshape(batch, 1, beam)).nonzero()
+    utterance, child, source = (parent.reshape(batch, beam, 1) == name.reshape(batch, 1, beam)).nonzero()
     child, source = utterance * beam + child, utterance * beam + source
     alive = (total[child] > NEVER) & (total[source] > NEVER)  # empty slots stay so
     child, source = child[alive], source[alive]
     added = last[child]
     inflow = np.where(last[source] == added, blank[source], total[source]) + of_last[child]
     stay_token[child] = np.logaddexp(stay_token[child], inflow)
-    pairs, column = (tokens[source // beam] == added[:, None]).nonzero()
-    grown[source[pairs], column] = NEVER
+    grown[source, column_of[owner[source], added]] = NEVER
 
     # The column of BLANK stands for staying.
     grown[:, 0] = stay_token
     weight = state.fusion.lm_weight
     next_lm, next_bonus = (part.cpu().numpy() for part in (state.lm, state.bonus))  # (R, V)
-    if columns < frame.shape[1]:
+    if columns < vocabulary:
         chosen = tokens.repeat(beam, axis=0)
         next_lm, next_bonus = (np.take_along_axis(part, chosen, axis=1) for part in (next_lm, next_bonus))
     fused = weight * lm + bonus
     ranked = grown + (fused[:, None] + (weight * next_lm + next_bonus))
     ranked[:, 0] = np.logaddexp(stay_blank, stay_token) + fused
     best = ranked.reshape(batch, -1).argpartition(-beam, axis=1)[:, -beam:]  # (B, K)
-    cells = (best + beam * columns * np.arange(batch)[:, None]).ravel()
+    cells = best.ravel() + beam * columns * owner
     rows, column = np.divmod(cells, columns)
-    written = tokens[rows // beam, column]
+    written = tokens[owner, column]
     grows = column > 0
-    names = name[rows]
+    names = name.take(rows)
     beyond = _Prefixes(
-        np.where(grows, NEVER, stay_blank[rows]),
-        grown[rows, column],
-        np.where(grows, written, last[rows]),
+        np.where(grows, NEVER, stay_blank.take(rows)),
+        grown.take(cells),
+        np.where(grows, written, last.take(rows)),
         np.where(grows, names * _HASH + written, names),
-        np.where(grows, names, parent[rows]),
-        lm[rows] + next_lm[rows, column] * grows,
-        bonus[rows] + next_bonus[rows, column] * grows,
+        np.where(grows, names, parent.take(rows)),
+        lm.take(rows) + next_lm.take(cells) * grows,
+        bonus.take(rows) + next_bonus.take(cells) * grows,
     )
     return beyond, rows, written
 

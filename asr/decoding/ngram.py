@@ -59,7 +59,7 @@ class NGramLanguageModel:
         nodes = np.zeros(1, dtype=np.int64)  # states of the order below
         for order, grams in enumerate(orders, start=1):
             nodes = self._add(order, grams, nodes)
-        self._tokens = self._keys % vocabulary
+        self._tokens = (self._keys % vocabulary).astype(np.int32)
         bounds = np.searchsorted(self._keys, np.arange(self.states + 1) * vocabulary)
         first = slice(bounds[1])  # the unigrams
         self._unigrams = np.full(vocabulary, UNSEEN, dtype=np.float32)
@@ -140,9 +140,10 @@ class NGramLanguageModel:
         costs = weights[::-1].cumsum(axis=0)[::-1]
         counts = self._count[states].ravel()
         first = self._begin[states].ravel() - counts.cumsum() + counts
-        links = np.arange(depth * rows).repeat(counts)  # context of each arc
+        contexts = np.arange(depth * rows)
+        links = contexts.repeat(counts)  # context of each arc
         arcs = first[links] + np.arange(len(links))
-        cells = links % rows * self.vocabulary + self._tokens[arcs]
+        cells = (contexts % rows * self.vocabulary)[links] + self._tokens[arcs]
         paid = (costs - weights).ravel()[links]  # for falling back from longer ones
         log_probs = self._unigrams + costs[0, :, None]
         log_probs.ravel()[cells] = self._log_probs[arcs] + paid
