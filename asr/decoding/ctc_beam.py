@@ -144,24 +144,66 @@ def _advance(
     Returns:
         The new beam; the row that each of its texts comes from (R,); the token that it was given, or BLANK (R,).
     """
-    blank, token, last, name, parent, lm, bonus = prefixes
+    (batch, columns), beam = tokens.shape, len(prefixes.last) // len(tokens)
+    owner = np.arange(batch * beam) // beam  # utterance of each row
+    stay_blank, heard = _listen(prefixes, frame, scores, tokens, owner)
+    next_lm, next_bonus = (part.cpu().numpy() for part in (state.lm, state.bonus))  # (R, V)
+    if columns < frame.shape[1]:
+        chosen = tokens.repeat(beam, axis=0)
+        next_lm, next_bonus = (np.take_along_axis(part, chosen, axis=1) for part in (next_lm, next_bonus))
+    weight = state.fusion.lm_weight
+    fused = weight * prefixes.lm + prefixes.bonus
+    ranked = heard + (fused[:, None] + (weight * next_lm + next_bonus))
+    ranked[:, 0] = np.logaddexp(stay_blank, heard[:, 0]) + fused
+    best = ranked.reshape(batch, -1).argpartition(-beam, axis=1)[:, -beam:]  # (B, K)
+    cells = best.ravel() + beam * columns * owner
+    rows, column = np.divmod(cells, columns)
+    written = tokens[owner, column]
+    grows = column > 0
+    old = _Prefixes(*(field.take(rows) for field in prefixes))
+    new = _Prefixes(
+        np.where(grows, NEVER, stay_blank.take(rows)),
+        heard.take(cells),
+        np.where(grows, written, old.last),
+        np.where(grows, old.name * _HASH + written, old.name),
+        np.where(grows, old.name, old.parent),
+        old.lm + next_lm.take(cells) * grows,
+        old.bonus + next_bonus.take(cells) * grows,
+    )
+    return new, rows, written
+
+
+def _listen(
+    prefixes: _Prefixes, frame: NDArray[np.float32], scores: NDArray[np.float32], tokens: Numbers, owner: Numbers
+) -> tuple[Scores, Scores]:
+    """Score one more frame of every text, by CTC alone.
+
+    Args:
+        prefixes: what is in the beam.
+        frame: as for `_advance`.
+        scores: as for `_advance`.
+        tokens: as for `_advance`.
+        owner: utterance of each row, shape (R,).
+
+    Returns:
+        Log-probabilities that a text stays and ends in a blank, shape (R,); that it ends in its last token, in the
+        column of BLANK, and that it grows by a candidate, in the others, shape (R, C).
+    """
+    blank, token, last, name, parent, *_ = prefixes
     (batch, columns), vocabulary = tokens.shape, frame.shape[1]
     beam = len(last) // batch
-    slots = np.arange(batch * beam)
-    owner = slots // beam  # utterance of each row
     total = np.logaddexp(blank, token)
     of_last = frame[owner, last].astype(np.float64)
-    stay_blank = total + frame[owner, BLANK]
     stay_token = token + of_last
 
-    # The column of each token: none of what is no candidate, which is left to BLANK's to hold for a moment.
+    # The column of each token. What is no candidate has BLANK's, which is written last.
     column_of = tokens
     if columns < vocabulary:
         column_of = np.zeros((batch, vocabulary), dtype=np.int64)
         np.put_along_axis(column_of, tokens, np.arange(columns)[None], axis=1)
     # A token that repeats the last one is new only after a blank.
-    grown = (total.reshape(batch, beam, 1) + scores[:, None]).reshape(-1, columns)  # (R, C)
-    grown[slots, column_of[owner, last]] = blank + of_last
+    heard = (total.reshape(batch, beam, 1) + scores[:, None]).reshape(-1, columns)
+    heard[np.arange(len(last)), column_of[owner, last]] = blank + of_last
 
     # A text that grows into another one of the beam adds to it, and is no candidate of its own.
     utterance, child, source = (parent.reshape(batch, beam, 1) == name.reshape(batch, 1, beam)).nonzero()
@@ -171,34 +213,9 @@ def _advance(
     added = last[child]
     inflow = np.where(last[source] == added, blank[source], total[source]) + of_last[child]
     stay_token[child] = np.logaddexp(stay_token[child], inflow)
-    grown[source, column_of[owner[source], added]] = NEVER
-
-    # The column of BLANK stands for staying.
-    grown[:, 0] = stay_token
-    weight = state.fusion.lm_weight
-    next_lm, next_bonus = (part.cpu().numpy() for part in (state.lm, state.bonus))  # (R, V)
-    if columns < vocabulary:
-        chosen = tokens.repeat(beam, axis=0)
-        next_lm, next_bonus = (np.take_along_axis(part, chosen, axis=1) for part in (next_lm, next_bonus))
-    fused = weight * lm + bonus
-    ranked = grown + (fused[:, None] + (weight * next_lm + next_bonus))
-    ranked[:, 0] = np.logaddexp(stay_blank, stay_token) + fused
-    best = ranked.reshape(batch, -1).argpartition(-beam, axis=1)[:, -beam:]  # (B, K)
-    cells = best.ravel() + beam * columns * owner
-    rows, column = np.divmod(cells, columns)
-    written = tokens[owner, column]
-    grows = column > 0
-    names = name.take(rows)
-    beyond = _Prefixes(
-        np.where(grows, NEVER, stay_blank.take(rows)),
-        grown.take(cells),
-        np.where(grows, written, last.take(rows)),
-        np.where(grows, names * _HASH + written, names),
-        np.where(grows, names, parent.take(rows)),
-        lm.take(rows) + next_lm.take(cells) * grows,
-        bonus.take(rows) + next_bonus.take(cells) * grows,
-    )
-    return beyond, rows, written
+    heard[source, column_of[owner[source], added]] = NEVER
+    heard[:, 0] = stay_token
+    return total + frame[owner, BLANK].astype(np.float64), heard
 
 
 def _hypotheses(
