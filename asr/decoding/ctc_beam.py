@@ -110,14 +110,14 @@ def _without_long_silence(log_probs: Tensor, lengths: Tensor) -> Tensor:
     return torch.where(kept.gather(1, order)[..., None], picked, blank)
 
 
-def _candidates(log_probs: Tensor, count: int) -> tuple[NDArray[np.float32], Numbers]:
+def _candidates(log_probs: Tensor, count: int) -> tuple[Scores, Numbers]:
     """Give the columns' log-probabilities and tokens, both (B, T', C); the first is BLANK."""
     batch, frames, vocabulary = log_probs.shape
     if count >= vocabulary - 1:
-        return log_probs.numpy(), np.broadcast_to(np.arange(vocabulary), log_probs.shape)
+        return log_probs.double().numpy(), np.broadcast_to(np.arange(vocabulary), log_probs.shape)
     tops, tokens = log_probs[..., 1:].topk(count, dim=-1)
     blank = torch.full((batch, frames, 1), BLANK)
-    return torch.cat((log_probs[..., :1], tops), dim=2).numpy(), torch.cat((blank, tokens + 1), dim=2).numpy()
+    return torch.cat((log_probs[..., :1], tops), dim=2).double().numpy(), torch.cat((blank, tokens + 1), dim=2).numpy()
 
 
 def _first(batch: int, beam: int) -> _Prefixes:
@@ -130,7 +130,7 @@ def _first(batch: int, beam: int) -> _Prefixes:
 
 
 def _advance(
-    prefixes: _Prefixes, frame: NDArray[np.float32], scores: NDArray[np.float32], tokens: Numbers, state: FusionState
+    prefixes: _Prefixes, frame: NDArray[np.float32], scores: Scores, tokens: Numbers, state: FusionState
 ) -> tuple[_Prefixes, Numbers, Numbers]:
     """Let every text stay or grow by one token, and keep the best.
 
@@ -174,7 +174,7 @@ def _advance(
 
 
 def _listen(
-    prefixes: _Prefixes, frame: NDArray[np.float32], scores: NDArray[np.float32], tokens: Numbers, owner: Numbers
+    prefixes: _Prefixes, frame: NDArray[np.float32], scores: Scores, tokens: Numbers, owner: Numbers
 ) -> tuple[Scores, Scores]:
     """Score one more frame of every text, by CTC alone.
 
