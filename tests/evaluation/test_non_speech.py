@@ -60,6 +60,5 @@ def test_words_are_counted(english, data, signals, tmp_path):
     assert result["words_per_hour"] == pytest.approx(len(heard) * 3600 / 10.175)
     assert [row["text"] for row in result["results"]] == ["", " ".join(heard)]
     assert result["synthetic"]["words"] == 0
-    (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(DataError):
-        measure_non_speech(english, Manifest.load(tmp_path / "empty.jsonl"))
+    with pytest.raises(DataError, match="no recording"):
+        measure_non_speech(english, Manifest.load(tmp_path / "noise.jsonl").select(np.zeros(2, dtype=bool)))

@@ -47,6 +47,18 @@ def test_a_summary_counts_what_can_be_counted_by_hand():
     assert all(row["low"] <= row["wer"] <= row["high"] for rows in result["slices"].values() for row in rows)
 
 
+def test_who_is_asked_to_say_nothing_is_no_slice():
+    silent = {"id": "d-1", "reference": "...", "hypothesis": "hm", "speaker": "d", "duration": 1.0}
+    result = summarise([*ROWS, silent], BASIC)
+    assert [row["value"] for row in result["slices"]["speaker"]] == ["a", "b", "unknown"]
+    assert (result["empty_references"], result["words_on_empty_references"]) == (2, 3)
+
+
+def test_an_empty_manifest_is_refused_before_anything_is_decoded(manifest):
+    with pytest.raises(DataError, match="no utterance"):
+        evaluate(None, manifest.select(np.zeros(len(manifest), dtype=bool)))  # type: ignore[arg-type] (never used)
+
+
 def test_the_characters_have_an_interval_of_their_own():
     rows = [
         {"id": f"{speaker}-{number}", "reference": "one two three", "hypothesis": said, "speaker": speaker}

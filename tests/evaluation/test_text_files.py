@@ -87,6 +87,9 @@ def test_ignored_stretches_and_empty_segments(tmp_path):
         ("a.trn", "no brackets\n", "line 1: should be a text and its id"),
         ("a.stm", "call A spk 0 x hello\n", "line 1: 'x' is not a number of seconds"),
         ("a.stm", "call A\n", "line 1: should be file"),
+        ("a.ctm", ";; call\ncall A 0 1\n", "line 2: should be file, channel, begin, duration and word"),
+        ("a.ctm", "call A 0 soon word\n", "'soon' is not a number of seconds"),
+        ("a.ctm", "call A 0 -1 word\n", "'-1' is not a number of seconds"),
         ("a.ctm", "call A 0 1 <ALT_BEGIN>\n", "alternatives are not supported"),
         ("a.jsonl", '{"id": "a"}\n', "line 1: needs an id"),
         ("a.jsonl", "[1]\n", "line 1: needs an id"),
@@ -100,3 +103,16 @@ def test_faults_are_named_with_their_line(tmp_path, name, text, message):
         read_texts(write(tmp_path / name, text))
     with pytest.raises(DataError, match="cannot be read"):
         read_texts(tmp_path / "gone.txt")
+
+
+def test_the_words_of_a_ctm_without_segments_are_one_text(tmp_path):
+    ctm = write(tmp_path / "a.ctm", ";; comment\ncall A 0.0 0.3 one\ncall A 0.4 0.3 two\ncall B 0.0 0.3 three\n")
+    texts = {name: row["text"] for name, row in read_texts(ctm).items()}
+    assert texts == {"call A": "one two", "call B": "three"}
+
+
+def test_words_of_a_recording_without_reference_are_refused(tmp_path):
+    stm = write(tmp_path / "a.stm", "call A anna 0.0 2.0 one two\n")
+    ctm = write(tmp_path / "a.ctm", "other A 0.0 0.3 one\n")
+    with pytest.raises(DataError, match="recording 'other A' is not in the references"):
+        score_files(stm, ctm)
