@@ -121,7 +121,7 @@ def _sections(lines: Iterator[str], ids: dict[str, int]) -> Iterator[NGrams]:
     counts = []
     for line in lines:
         if line.startswith("ngram "):
-            counts.append(int(line.split("=")[1]))
+            counts.append(int(line.partition("=")[2]))
         elif counts and not line.strip():
             break
     if not counts:

@@ -101,7 +101,7 @@ def _without_long_silence(log_probs: Tensor, lengths: Tensor) -> Tensor:
     silent = log_probs[..., BLANK] > np.log(CERTAIN)
     kept = valid.clone()
     kept[:, 1:] &= ~(silent[:, 1:] & silent[:, :-1])
-    most = int(kept.sum(dim=1).max())
+    most = max(1, int(kept.sum(dim=1).max()))  # one frame of padding where there is nothing to hear
     order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
     # Padding is all blank, for certain: it changes nothing.
     blank = torch.full((log_probs.shape[2],), NEVER)
