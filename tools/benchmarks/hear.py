@@ -159,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("name")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--clip", required=True, help="16-bit mono wav at 16 kHz, as all others")
     parser.add_argument("--long", required=True)
     parser.add_argument("--files", nargs="+", required=True)

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", type=Path, nargs="+", default=sorted(DATA.glob("*.flac")), help="real recordings")
     parser.add_argument("--minutes", type=float, default=5.0, help="length of the joined recording")
     parser.add_argument("--threads", type=int, nargs="+", default=[2], help="CPU threads")
-    parser.add_argument("--repeats", type=int, default=5, help="the clip's figure is the median of so many runs")
+    parser.add_argument("--repeats", type=int, default=20, help="the clip's figure is the median of so many runs")
     parser.add_argument("--programs", nargs="+", default=OURS, help="which of our own")
     parser.add_argument("--peers", type=Path, help="virtual environment with other toolkits")
 
