@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.functional import TokenSpan, forced_align, merge_tokens
 
-from asr.audio import SAMPLE_RATE
 from asr.errors import DataError
-from asr.tokenizer import BLANK, UNKNOWN, Tokenizer
+from asr.samples import SAMPLE_RATE
+from asr.tokenizer import BLANK, UNKNOWN, WORD_START, Tokenizer
 from asr.transcript import Word
 
 LOUDNESS_RATE = 100  # values of the loudness curve a second
@@ -62,7 +62,7 @@ def spell_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[Spelling]:
     """Part the tokens of a hypothesis into words; the words' texts are those of the decoded text."""
     groups: list[list[int]] = []
     for token in tokens:
-        if not groups or tokenizer.piece(token).startswith("\u2581"):
+        if not groups or tokenizer.piece(token).startswith(WORD_START):
             groups.append([])
         groups[-1].append(token)
     spelled = [Spelling(tokenizer.decode(group), tuple(group)) for group in groups]
@@ -80,7 +80,6 @@ def align(
     waveform: NDArray[np.float32],
     spellings: Sequence[Spelling],
     tokenizer: Tokenizer,
-    start: float = 0.0,
 ) -> Alignment:
     """Find the times of words in one stretch of audio.
 
@@ -97,7 +96,6 @@ def align(
         waveform: mono samples at 16 kHz, shape (S,).
         spellings: the words in order.
         tokenizer: the one the words are spelled with.
-        start: seconds that are added to all times.
 
     Returns:
         The words. Their times do not decrease and lie within the audio; words without tokens last no time.
@@ -110,7 +108,7 @@ def align(
     tokens = torch.tensor([token for spelling in spoken for token in spelling.tokens], dtype=torch.int64)
     repeats = int((tokens[1:] == tokens[:-1]).sum())
     if not spoken or len(tokens) + repeats > len(log_probs) or not torch.isfinite(log_probs).all():
-        return Alignment(tuple(_spread(spellings, duration, start)), True, -math.inf)
+        return Alignment(tuple(_spread(spellings, duration)), True, -math.inf)
     if len(log_probs) * (2 * len(tokens) + 1) > MOST_CELLS:
         raise DataError(f"{duration:.0f} s of audio are too long to be aligned in one piece: cut audio and text")
     log_probs = log_probs.detach().float().cpu().clone()
@@ -127,16 +125,16 @@ def align(
     for spelling in spellings:
         begin, reached = next(bounds) if spelling.tokens else (reached, reached)
         confidence = next(confidences) if spelling.tokens else 0.0
-        words.append(Word(spelling.text, start + begin, start + reached, confidence))
+        words.append(Word(spelling.text, begin, reached, confidence))
     return Alignment(tuple(words), False, float(scores.sum()))
 
 
-def _spread(spellings: Sequence[Spelling], duration: float, start: float) -> list[Word]:
+def _spread(spellings: Sequence[Spelling], duration: float) -> list[Word]:
     """Give each word a share of the time by its letters."""
     ends = list(accumulate((len(spelling.text) for spelling in spellings), initial=0))
     scale = duration / max(1, ends[-1])
     return [
-        Word(spelling.text, start + scale * before, start + scale * after, 0.0)
+        Word(spelling.text, scale * before, scale * after, 0.0)
         for spelling, (before, after) in zip(spellings, pairwise(ends), strict=True)
     ]
 
@@ -149,7 +147,7 @@ def _confidence(group: Sequence[TokenSpan], scores: Tensor) -> float:
 
 def _peaks(group: Sequence[TokenSpan], frame_times: NDArray[np.float64], tokenizer: Tokenizer) -> tuple[float, float]:
     """Seconds of a word's first and last peak; a mark of the word's start that stands alone has no sound."""
-    sounding = [span for span in group if tokenizer.piece(span.token) != "\u2581"] or group
+    sounding = [span for span in group if tokenizer.piece(span.token) != WORD_START] or group
     return float(frame_times[sounding[0].start]), float(frame_times[sounding[-1].end - 1])
 
 

@@ -19,8 +19,9 @@ import torch
 import torchaudio
 from numpy.typing import NDArray
 
-from asr.audio import SAMPLE_RATE, load_mono
+from asr.audio import load_mono
 from asr.errors import ConfigError
+from asr.samples import SAMPLE_RATE
 
 Waveform = NDArray[np.float32]
 TELEPHONE_BAND = 300.0, 3400.0  # Hz: what a telephone line lets through (ITU-T G.712)

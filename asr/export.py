@@ -83,8 +83,8 @@ def describe(model: Recognizer) -> dict[str, str]:
     }  # fmt: skip
     values = {
         "features": features,
-        "tokens": [model.tokenizer.piece(token) for token in range(len(model.tokenizer))],
+        "tokens": model.tokenizer.pieces,
         "blank": BLANK,
-        "frame_seconds": FRAME_SHIFT * model.config.encoder.subsampling / SAMPLE_RATE,
+        "frame_seconds": model.frame_seconds,
     }
     return {name: json.dumps(value) for name, value in values.items()}

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 from torchaudio.functional import highpass_biquad
 
-from asr.audio import SAMPLE_RATE
+from asr.samples import SAMPLE_RATE
 from asr.voice_activity import FRAME, VoiceActivity
 
 LONGEST = 20.0  # seconds: training utterances are rarely longer, and attention's cost grows with the square
@@ -32,6 +35,7 @@ SHORTEST = 3  # frames (96 ms)
 # than LONG_ENOUGH are single words, of which the high-pass may leave too little to judge; but a word ends in a fall of
 # the power, which is 6,500-fold in 302 real ones, and the beginning of a hum, which can pass for one, does not.
 HIGH_PASS = 400.0  # Hz
+SPAN = 256  # samples, within which an impulse dies away in the filters (1e-11)
 LEAST_KEPT = 0.5
 LONG_ENOUGH = 20  # frames (0.64 s)
 FALL = 2.0
@@ -140,12 +144,29 @@ def _variation(waveform: NDArray[np.float32]) -> float:
 
 def _kept_by_high_pass(waveform: NDArray[np.float32], voice: VoiceActivity) -> int:
     """Count the frames that are speech without what lies below HIGH_PASS."""
-    high = torch.from_numpy(waveform)
-    for _ in range(2):
-        high = highpass_biquad(high, SAMPLE_RATE, HIGH_PASS)
+    high = _high_passed(torch.from_numpy(waveform))
     high = high * (0.5 / high.abs().max().clamp_min(1e-4))
     probabilities, _ = voice(high.numpy(), voice.start())
     return int(np.count_nonzero(probabilities > BEGINS))
+
+
+def _high_passed(waveform: Tensor) -> Tensor:
+    """Take out what lies below HIGH_PASS, with two second-order filters, as one matrix product: shape (S,).
+
+    The filters' own recursion takes seven times as long.
+    """
+    padded = F.pad(waveform, (SPAN, -len(waveform) % SPAN))
+    return (padded.unfold(0, 2 * SPAN, SPAN) @ _high_pass()).flatten()[: len(waveform)]
+
+
+@cache
+def _high_pass() -> Tensor:
+    """Give the filters as a matrix from 2 x SPAN samples to the last SPAN of them."""
+    response = F.pad(torch.ones(1), (0, SPAN - 1))
+    for _ in range(2):
+        response = highpass_biquad(response, SAMPLE_RATE, HIGH_PASS)
+    lag = torch.arange(SPAN, 2 * SPAN) - torch.arange(2 * SPAN)[:, None]
+    return torch.where((lag >= 0) & (lag < SPAN), response[lag.clamp(0, SPAN - 1)], 0.0)
 
 
 def _first_piece(held: NDArray[np.float32], active: NDArray[np.float32], ended: bool) -> tuple[int, bool] | None:

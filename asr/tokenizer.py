@@ -17,6 +17,7 @@ UNKNOWN = 1
 START = 2  # the decoder's first input
 END = 3  # the decoder's last output
 SPECIALS = 4  # ids below this are never text
+WORD_START = "\u2581"  # SentencePiece's mark before a word's first letter
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,13 @@ class Tokenizer:
         return self._pieces.decode([token for token in tokens if token >= SPECIALS]).strip()
 
     def piece(self, token: int) -> str:
-        """Return one token as it is written in the vocabulary; a word's start is marked by U+2581."""
+        """Return one token as it is written in the vocabulary; a word's start is marked by WORD_START."""
         return self._pieces.id_to_piece(token)
+
+    @property
+    def pieces(self) -> list[str]:
+        """All tokens as they are written, by their ids."""
+        return [self.piece(token) for token in range(len(self))]
 
 
 def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
@@ -123,7 +129,7 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
     """
     from sentencepiece import sentencepiece_model_pb2  # needs protobuf, and only fine-tuning needs this
 
-    known = {tokenizer.piece(token) for token in range(len(tokenizer))}
+    known = set(tokenizer.pieces)
     written = {character for text in texts for character in tokenizer.normalizer(text) if not character.isspace()}
     model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)  # type: ignore[attr-defined]
     lowest = min(piece.score for piece in model.pieces)

@@ -16,20 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.alignment import Alignment, align, spell_text, spell_tokens
-from asr.audio import SAMPLE_RATE, Source, stream
+from asr.audio import Source, stream
 from asr.batching import group_by_length
 from asr.config import build
 from asr.decoding import DecodingOptions, Hypothesis, decode, read_files
 from asr.errors import AsrError, AudioError, CheckpointError, ConfigError, DataError
-from asr.features import FRAME_SHIFT
 from asr.model import checkpoint
 from asr.model.recognizer import Recognizer
+from asr.samples import SAMPLE_RATE
 from asr.segmentation import LONGEST, Chunk, plan_chunks
 from asr.transcript import Segment, Span, Transcript
 from asr.voice_activity import load_voice_activity
 
 EMBEDDED = Path(__file__).parent / "pretrained" / "english.safetensors"
-EMBEDDED_LM = EMBEDDED.with_name("english_lm.safetensors")  # what checkpoints call the language model `embedded`
+EMBEDDED_LM = EMBEDDED.with_name("english_lm.safetensors")  # the language model that goes by the name `embedded`
 BATCH_SECONDS = 160.0  # padded audio decoded at once: more gains little on a CPU
 WINDOW_SECONDS = 320.0  # speech collected before it is sorted by length into batches; bounds the memory of a long file
 LONGEST_ALIGNED = 1200.0  # seconds: time and memory of an alignment grow with the square of it
@@ -87,7 +87,7 @@ class Transcriber:
         """
         path = Path(path) if path else EMBEDDED
         model, about = checkpoint.load(path, choose_device(device))
-        options = mode if isinstance(mode, DecodingOptions) else _search(about, mode, path)
+        options = mode if isinstance(mode, DecodingOptions) else _options(about, mode, path)
         read_files(options, model.tokenizer)
         return cls(model, options, path.stem, vad)
 
@@ -228,9 +228,9 @@ class Transcriber:
         if not waveforms:
             return []
         found, encoder_out, frames = self._search(waveforms)
-        posteriors = self.model.ctc_log_probs(encoder_out).cpu()
-        rows = zip(found, posteriors, frames.tolist(), waveforms, strict=True)
-        return [(best, self._words(best, log_probs[:length], waveform)) for best, log_probs, length, waveform in rows]
+        log_probs = self.model.ctc_log_probs(encoder_out).cpu()
+        rows = zip(found, log_probs, frames.tolist(), waveforms, strict=True)
+        return [(best, self._words(best, scores[:length], waveform)) for best, scores, length, waveform in rows]
 
     def _search(self, waveforms: list[NDArray[np.float32]]) -> tuple[list[Hypothesis], Tensor, Tensor]:
         encoder_out, frames = self._encode(waveforms)
@@ -251,7 +251,7 @@ class Transcriber:
 
     def _frame_times(self, frames: int) -> NDArray[np.float64]:
         """When the middle of each encoder frame is, in seconds."""
-        return np.arange(frames, dtype=np.float64) * (FRAME_SHIFT * self.model.config.encoder.subsampling / SAMPLE_RATE)
+        return np.arange(frames, dtype=np.float64) * self.model.frame_seconds
 
     def _windows(self, source: Source, channel: int | None, words: bool) -> Iterator[tuple[list[Segment], list[Span]]]:
         """Transcribe a few minutes after the other; yields the segments and spans of each, in order."""
@@ -317,7 +317,7 @@ def in_threads(
         pool.shutdown(cancel_futures=True)
 
 
-def _search(about: Mapping[str, Any], mode: str | Mapping[str, Any] | None, path: Path) -> DecodingOptions:
+def _options(about: Mapping[str, Any], mode: str | Mapping[str, Any] | None, path: Path) -> DecodingOptions:
     """Put the wanted settings on top of those that the checkpoint recommends."""
     wanted = {"mode": mode} if isinstance(mode, str) else dict(mode or {})
     recommended = {} if "mode" in wanted else about.get("search", {})
@@ -326,9 +326,10 @@ def _search(about: Mapping[str, Any], mode: str | Mapping[str, Any] | None, path
     # A checkpoint is not to choose which files are read: it names no list of hotwords, and one language model only.
     if "hotwords" in recommended or recommended.get("language_model", "embedded") != "embedded":
         raise CheckpointError(f"{path}: recommends files to search with, which no checkpoint may")
-    if "language_model" in recommended:
-        recommended = recommended | {"language_model": str(EMBEDDED_LM)}
-    return build(DecodingOptions, recommended | wanted, "search")
+    search = recommended | wanted
+    if search.get("language_model") == "embedded":
+        search["language_model"] = str(EMBEDDED_LM)
+    return build(DecodingOptions, search, "search")
 
 
 def choose_device(name: str) -> torch.device:

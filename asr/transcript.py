@@ -38,7 +38,7 @@ class Segment:
     score: float
     """Log-probability of the text, as the search ranked it."""
     fallback: str | None = None
-    """`ctc` where the decoder ran away and the CTC text was taken."""
+    """`ctc` where the decoder ran away, or gave no numbers, and CTC's text or ranking was taken."""
     words: tuple[Word, ...] = ()
     """The words with their times, where they were asked for."""
     spread: bool = False
@@ -73,8 +73,6 @@ class Transcript:
     """Every second of the file, in order and without gaps."""
     model: str
     """Name of the model that listened."""
-    language: str | None = None
-    """Code of the language (`en`), where it is known."""
     channel: int | None = None
     """Which channel it is the text of, counted from 1; None where all channels were mixed."""
 

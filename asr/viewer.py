@@ -24,13 +24,14 @@ import torch
 from numpy.typing import NDArray
 
 from asr.alignment import spell_tokens
-from asr.audio import SAMPLE_RATE, Source, stream
+from asr.audio import Source, stream
 from asr.evaluation.report import fill_page
 from asr.features import FFT_SIZE, FRAME_SHIFT, LogMel
 from asr.files import write_file
 from asr.losses import decoder_inputs
 from asr.model.inspection import attention_weights
 from asr.model.recognizer import Recognizer
+from asr.samples import SAMPLE_RATE
 from asr.tokenizer import BLANK
 from asr.transcript import Segment, Span, Transcript
 
@@ -54,12 +55,8 @@ class Pages(NamedTuple):
     """Stretches after the last page's."""
 
 
-def write_pages(
-    folder: Path, stem: str, model: Recognizer, source: Source, transcript: Transcript, channel: int | None = None
-) -> Pages:
+def write_pages(folder: Path, stem: str, model: Recognizer, source: Source, transcript: Transcript) -> Pages:
     """Write a page about each of the first MOST_PAGES stretches that were decoded.
-
-    No other thread may use the model meanwhile: what it attends to would get onto the page.
 
     Args:
         folder: where to; made if need be.
@@ -67,7 +64,6 @@ def write_pages(
         model: the recogniser that the transcript is of, in evaluation mode.
         source: the recording.
         transcript: what was found in it, with the words' times.
-        channel: the one that was transcribed, counted from 1; None for the mean of all.
 
     Raises:
         AudioError: the recording cannot be read any more.
@@ -78,7 +74,7 @@ def write_pages(
     names = [f"{stem}.part-{number}.html" if len(spans) > 1 else f"{stem}.html" for number in range(1, len(spans) + 1)]
     found = {segment.start: segment for segment in transcript.segments}
     paths = []
-    for number, (span, waveform) in enumerate(_stretches(source, spans, channel)):
+    for number, (span, waveform) in enumerate(_stretches(source, spans, transcript.channel)):
         silent = Segment("", span.start, span.end, (), 0.0)
         content = look_inside(model, waveform, found.get(span.start, silent))
         links = _links(names, number, len(decoded) - len(spans))
@@ -113,7 +109,7 @@ def look_inside(model: Recognizer, waveform: Floats, segment: Segment) -> dict[s
     rows = {name: found[0].float().cpu().numpy() for name, found in weights.items()}
     features = model.log_mel(samples, lengths)[0][0].cpu().numpy()
     posteriors = model.ctc_log_probs(encoder_out)[0].exp().cpu().numpy()
-    step = FRAME_SHIFT * model.config.encoder.subsampling / SAMPLE_RATE
+    step = model.frame_seconds
     heard, labels = _heard(posteriors, model)
     return {
         "start": segment.start,

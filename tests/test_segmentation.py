@@ -11,6 +11,7 @@ import torch
 from examples import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchaudio.functional import highpass_biquad
 
 from asr import segmentation
 from asr.audio import SAMPLE_RATE
@@ -55,6 +56,13 @@ def test_voice_activity_is_a_stream(speech, voice):
         part, state = voice(block, state)
         parts.append(part)
     assert np.allclose(np.concatenate(parts), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 40_000])
+def test_the_high_pass_is_the_librarys_recursion(size):
+    waveform = 0.1 * torch.randn(size, generator=torch.Generator().manual_seed(size))  # the library clips at 1
+    expected = highpass_biquad(highpass_biquad(waveform, SAMPLE_RATE, 400.0), SAMPLE_RATE, 400.0)
+    torch.testing.assert_close(segmentation._high_passed(waveform), expected, atol=1e-6, rtol=0)
 
 
 def test_importing_the_detector_leaves_torch_threads_alone(voice):

@@ -359,6 +359,9 @@ def test_from_the_command_line(data, tmp_path, monkeypatch, capsys):
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{NAME}.html"]
     assert (tmp_path / "out" / f"{NAME}.html").stat().st_size < 5_000_000
     assert "no one speaks" in output
-    code, output = run(data / f"{NAME}.flac", "--attention", tmp_path / "out", "--jobs", 2)
-    assert code == 2
-    assert "--jobs" in output
+    both = (data / f"{NAME}.flac", data / "1737-146161-0013.flac")
+    for jobs in (1, 2):  # a page shows its own recording, whatever else is heard meanwhile
+        code, output = run(*both, "--attention", tmp_path / str(jobs), "--jobs", jobs)
+        assert code == 0, output
+    for page in (tmp_path / "1").iterdir():
+        assert page.read_bytes() == (tmp_path / "2" / page.name).read_bytes()

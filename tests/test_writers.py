@@ -37,7 +37,6 @@ TRANSCRIPT = Transcript(
     ),
     spans=(Span(0.0, 1.23456, "decoded"), Span(1.23456, 2.0, "non_speech"), Span(2.0, 3.00004, "decoded")),
     model="tiny",
-    language="de",
 )
 EXPECTED = """{
   "text": "grüße an alle 日本",
@@ -128,7 +127,6 @@ EXPECTED = """{
     }
   ],
   "model": "tiny",
-  "language": "de",
   "channel": null,
   "coverage": {
     "decoded": 2.235,

@@ -156,7 +156,7 @@ class ChainModel(nn.Module):
         token = torch.full((len(memory),), START)
         written = []
         for _ in range(most):
-            logits, cache = self.decoder.step(token, cache)
+            logits = self.decoder.step(token, cache)
             token = logits.argmax(dim=-1)
             written.append(token)
         rows = torch.stack(written, dim=1).tolist()

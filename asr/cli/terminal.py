@@ -28,7 +28,10 @@ Decoding = Annotated[
 BeamSize = Annotated[int | None, typer.Option("--beam-size", help="Hypotheses kept side by side; 1 is greedy.")]
 LanguageModelFile = Annotated[
     Path | None,
-    typer.Option("--language-model", help="File of `asr lm build` or `asr train --config lm/...`, or ARPA file."),
+    typer.Option(
+        "--language-model",
+        help="File of `asr lm build` or `asr train --config lm/...`, or ARPA file; `embedded`: the one in the package.",
+    ),
 ]
 Hotwords = Annotated[
     str | None,

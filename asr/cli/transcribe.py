@@ -94,8 +94,6 @@ def transcribe(
         raise ConfigError("several formats go into files, not onto one screen: name --output-dir")
     subtitles = writers.SubtitleOptions(max_line_width, max_line_count, max_cue_seconds, min_gap)
     word_timestamps |= attention is not None or not writers.NEED_WORDS.isdisjoint(formats)
-    if attention and jobs > 1:
-        raise ConfigError("--attention looks into the model while it hears one recording: leave --jobs out")
     if channels not in ("mix", "split"):
         raise ConfigError(f"--channels must be mix or split, got {channels!r}")
     _check_output(output_dir, resume)
@@ -170,7 +168,7 @@ class _Work:
     def _look_inside(self, folder: Path, stem: str, recording: Recording, transcript: Transcript) -> None:
         from asr.viewer import write_pages
 
-        pages = write_pages(folder, stem, self.transcriber.model, recording.path, transcript, transcript.channel)
+        pages = write_pages(folder, stem, self.transcriber.model, recording.path, transcript)
         for path in pages.paths:
             console.print(f"attention: {path}", style="dim", markup=False)
         if not pages.paths:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asr.decoding.attention import decode_attention
-from asr.decoding.ctc import decode_ctc, posteriors
+from asr.decoding.ctc import best_paths
 from asr.decoding.ctc_beam import search_prefixes
 from asr.decoding.fusion import Fusion
 from asr.decoding.language_model import LanguageModel
@@ -54,15 +54,15 @@ def decode(
     """
     if not encoder_out.numel():  # no utterance, or no frame of any
         return [[Hypothesis((), (), 0.0)] for _ in lengths]
+    log_probs = model.ctc_log_probs(encoder_out)
+    if options.temperature != 1:
+        log_probs = (log_probs / options.temperature).log_softmax(dim=-1)
     plain = language_model is None and not options.language_model and not options.hotwords
     if options.mode == "ctc" and plain:  # the best path has no hypotheses that anything could be added to
-        return decode_ctc(model, encoder_out, lengths, options)
-    fusion = Fusion.of(options, model.tokenizer, language_model)
-    log_probs = posteriors(model, encoder_out, options)
-    if fusion.hotwords:
-        fusion = fusion.listen(log_probs, lengths)
+        return best_paths(log_probs, lengths)
+    fusion = Fusion.of(options, model.tokenizer, language_model).listen(log_probs, lengths)
     if options.mode in ("attention", "joint"):
-        return decode_attention(model, encoder_out, lengths, options, fusion)
+        return decode_attention(model, encoder_out, lengths, options, fusion, log_probs)
     found = search_prefixes(log_probs, lengths, options, fusion)
     if options.mode == "rescoring":
         found = rescore(model, encoder_out, lengths, options, found)

@@ -50,7 +50,7 @@ def read_arpa(path: Path | str, tokenizer: Tokenizer) -> list[NGrams]:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{path}: no such language model; `asr lm build` makes one")
-    ids = {tokenizer.piece(token): token for token in range(len(tokenizer))}
+    ids = {piece: token for token, piece in enumerate(tokenizer.pieces)}
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8") as lines:
@@ -94,11 +94,10 @@ def write_arpa(path: Path | str, orders: list[NGrams], tokenizer: Tokenizer) -> 
         WriteError: the file cannot be written.
     """
     path = Path(path)
-    pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
     with replacing(path) as temporary, temporary.open("wb") as raw:
         binary = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
         with TextIOWrapper(binary, encoding="utf-8", newline="\n") as text:
-            text.writelines(_lines(orders, pieces))
+            text.writelines(_lines(orders, tokenizer.pieces))
 
 
 def _lines(orders: list[NGrams], pieces: list[str]) -> Iterator[str]:
@@ -162,4 +161,6 @@ def _section(
     log_probs, backoffs = (
         np.array(fields[column::width], dtype=np.float64) * math.log(10) for column in (0, order + 1)
     )
+    if not (np.isfinite(log_probs).all() and np.isfinite(backoffs).all()):
+        raise ValueError(f"the {order}-grams have weights that are no numbers")
     return words, log_probs, backoffs

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asr.decoding.beam import IMPOSSIBLE, beam_search
-from asr.decoding.ctc import best_paths, posteriors
+from asr.decoding.ctc import best_paths
 from asr.decoding.ctc_beam import search_prefixes
 from asr.decoding.fusion import Fusion
 from asr.decoding.guard import listens, runs_away, token_bound
@@ -17,7 +17,12 @@ from asr.model.recognizer import Recognizer
 
 
 def decode_attention(
-    model: Recognizer, encoder_out: Tensor, lengths: Tensor, options: DecodingOptions, fusion: Fusion
+    model: Recognizer,
+    encoder_out: Tensor,
+    lengths: Tensor,
+    options: DecodingOptions,
+    fusion: Fusion,
+    log_probs: Tensor,
 ) -> list[list[Hypothesis]]:
     """Search with the decoder; in `joint` mode CTC prefix scores take part.
 
@@ -27,11 +32,11 @@ def decode_attention(
         lengths: encoder frames of each row, shape (B,).
         options: mode, beam and weights.
         fusion: language model, hotwords, length bonus.
+        log_probs: CTC's, shape (B, T', V).
 
     Returns:
         For each utterance its hypotheses, best first; only CTC's best text, flagged, where the guard tripped.
     """
-    log_probs = posteriors(model, encoder_out, options)
     heard = best_paths(log_probs, lengths)
     peaks = [len(best.tokens) for best, *_ in heard]
     bounds = [token_bound(*pair) for pair in zip(peaks, lengths.tolist(), strict=True)]

@@ -105,7 +105,7 @@ def beam_search(
     token = torch.full((batch * beam,), START, device=device)
     history: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(int(bounds.max()) + 1):
-        logits, cache = model.decoder.step(token, cache)
+        logits = model.decoder.step(token, cache)
         attention = _next_log_probs(logits, options.temperature).view(batch, beam, vocabulary)
         lm, bonus = (part.view(batch, beam, vocabulary) for part in (state.lm, state.bonus))
         local = (1 - weight) * attention + fusion.lm_weight * lm + bonus

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from asr.decoding.options import DecodingOptions, Hypothesis
+from asr.decoding.options import Hypothesis
 from asr.features import length_mask
-from asr.model.recognizer import Recognizer
 from asr.tokenizer import BLANK
 
 
-def posteriors(model: Recognizer, encoder_out: Tensor, options: DecodingOptions) -> Tensor:
-    """Give each frame's CTC log-probabilities at the temperature asked for, shape (B, T', V), float32."""
-    log_probs = model.ctc_log_probs(encoder_out)
-    return log_probs if options.temperature == 1 else (log_probs / options.temperature).log_softmax(dim=-1)
-
-
-def decode_ctc(
-    model: Recognizer, encoder_out: Tensor, lengths: Tensor, options: DecodingOptions
-) -> list[list[Hypothesis]]:
+def best_paths(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
     """Take the best token of each frame, merge repeats, drop blanks.
 
     Args:
-        model: a recogniser in evaluation mode.
-        encoder_out: shape (B, T', D).
-        lengths: encoder frames of each row, shape (B,).
-        options: the temperature is all that counts here.
+        log_probs: CTC's, shape (B, T', V), float32.
+        lengths: frames of each row, shape (B,).
 
     Returns:
         One hypothesis for each utterance. A token's probability is the largest over its frames; the score is the sum
         over all frames.
     """
-    return best_paths(posteriors(model, encoder_out, options), lengths)
-
-
-def best_paths(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
-    """Do `decode_ctc` with the log-probabilities (B, T', V) at hand."""
     best, tokens = log_probs.max(dim=-1)  # (B, T')
     best = best * length_mask(lengths, best.shape[1])
     scores = best.sum(dim=1).tolist()

@@ -6,16 +6,13 @@ it heard one. Its count of tokens therefore bounds the decoder's.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.features import length_mask
+from asr.model.inspection import attention_weights, cross_attention, mean_frames, progress
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import START
 
@@ -73,45 +70,8 @@ def listens(model: Recognizer, encoder_out: Tensor, lengths: Tensor, texts: Sequ
         return [True] * len(texts)
     counts = torch.tensor([len(tokens) for tokens in texts], device=encoder_out.device)
     inputs = pad_sequence([torch.tensor((START, *tokens)) for tokens in texts], batch_first=True)[:, :-1]
-    looks = _looks(model, inputs.to(encoder_out.device), encoder_out, lengths)  # (B, heads, U)
-    correlation, moved = _progress(looks, counts)
+    with attention_weights(model.decoder) as weights:
+        model.decoder(inputs.to(encoder_out.device), encoder_out, lengths)
+    correlation, moved = progress(mean_frames(cross_attention(weights)), counts)
     advances = (correlation >= LEAST_CORRELATION) & (moved >= LEAST_FRAMES_PER_TOKEN * counts[:, None])
     return (advances.any(dim=1) | (counts < FEWEST_TOKENS)).tolist()
-
-
-def _looks(model: Recognizer, inputs: Tensor, encoder_out: Tensor, lengths: Tensor) -> Tensor:
-    """Mean frame that each head of each layer looks at for each token, shape (B, layers x heads, U)."""
-    looks: list[Tensor] = []
-    frames = torch.arange(encoder_out.shape[1], device=encoder_out.device, dtype=torch.float32)
-
-    thread = threading.get_ident()  # others may run the same model meanwhile, and are not to be heard here
-
-    def ask(_: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return args, keywords | {"return_weights": True} if threading.get_ident() == thread else keywords
-
-    def keep(_: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        if threading.get_ident() == thread:
-            looks.append(output[1].float() @ frames)
-
-    with ExitStack() as hooks:  # the fused attention has no weights to show; for this pass it is not used
-        for block in model.decoder.blocks:
-            hooks.callback(block.cross_attention.register_forward_pre_hook(ask, with_kwargs=True).remove)
-            hooks.callback(block.cross_attention.register_forward_hook(keep).remove)
-        model.decoder(inputs, encoder_out, lengths)
-    return torch.cat(looks, dim=1)
-
-
-def _progress(looks: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Fit a straight line to the looks (B, heads, U) of each head.
-
-    Returns:
-        Correlation of looks and tokens' numbers, and frames that the line moves on over the text; each (B, heads).
-    """
-    number = torch.arange(looks.shape[2], device=looks.device, dtype=torch.float32)
-    valid = length_mask(counts, looks.shape[2])[:, None]  # (B, 1, U)
-    total = counts.clamp(min=1)[:, None, None]
-    x = (number - (number * valid).sum(dim=2, keepdim=True) / total) * valid
-    y = (looks - (looks * valid).sum(dim=2, keepdim=True) / total) * valid
-    shared, square = (x * y).sum(dim=2), (x * x).sum(dim=2)
-    correlation = shared / (square * (y * y).sum(dim=2)).sqrt().clamp(min=1e-6)
-    return correlation, shared / square.clamp(min=1e-6) * counts[:, None]

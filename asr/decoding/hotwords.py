@@ -19,9 +19,8 @@ from torch import Tensor
 
 from asr.decoding.spotting import spot
 from asr.errors import ConfigError
-from asr.tokenizer import END, SPECIALS, UNKNOWN, Tokenizer
+from asr.tokenizer import END, SPECIALS, UNKNOWN, WORD_START, Tokenizer
 
-WORD_START = "\u2581"
 # Letters that earn no bonus: a short word is soon found where nobody said it. On 25 utterances of Mini LibriSpeech's
 # dev set with 100 words and bonus 1, 4 gave 15 of 61 words and 1 false hit; 2 gave 25 and 4, the best path 3 and 0.
 FREE_LETTERS = 4
@@ -72,7 +71,7 @@ class Hotwords:
         letters = (len(tokenizer.decode(word).replace(" ", "")) for word in self.words)
         self.worth = [bonus * max(0, count - FREE_LETTERS) for count in letters]
         """The most nats that each word is helped with."""
-        self.starts = torch.tensor([tokenizer.piece(token).startswith(WORD_START) for token in range(len(tokenizer))])
+        self.starts = torch.tensor([piece.startswith(WORD_START) for piece in tokenizer.pieces])
         """Which tokens begin a word, shape (V,)."""
 
     def listen(self, log_probs: Tensor, lengths: Tensor) -> HotwordTrie:

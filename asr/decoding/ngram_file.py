@@ -1,4 +1,4 @@
-"""Compact n-gram files: one safetensors file of two to four bytes for each n-gram, read in a moment.
+"""Compact n-gram files: one safetensors file of two to six bytes for each n-gram, read in a moment.
 
 The n-grams of each order lie below their contexts: how many follow on each n-gram of the order below, and the last
 token of each. Log-probabilities and weights are stored as one of 256 values of their order (Heafield 2011, "KenLM",
@@ -41,7 +41,7 @@ def write_ngrams(path: Path | str, orders: list[NGrams], tokenizer: Tokenizer, a
     Raises:
         WriteError: the file cannot be written.
     """
-    small = np.uint8 if len(tokenizer) < 256 else np.int32
+    small = np.min_scalar_type(len(tokenizer))
     tensors: dict[str, NDArray[Any]] = {}
     for n, grams in enumerate(orders, start=1):
         tensors[f"tokens.{n}"] = grams.tokens.astype(small)
@@ -50,9 +50,8 @@ def write_ngrams(path: Path | str, orders: list[NGrams], tokenizer: Tokenizer, a
             tensors[f"children.{n}"] = np.bincount(grams.contexts, minlength=len(orders[n - 2].tokens)).astype(small)
         if n < len(orders):
             tensors[f"backoffs.{n}"], tensors[f"backoff_values.{n}"] = _quantise(grams.backoffs)
-    pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
-    metadata = {FORMAT: json.dumps({"pieces": pieces, "about": about})}  # one key: safetensors shuffles several
-    write_file(path, save(tensors, metadata))
+    about = {"pieces": tokenizer.pieces, "about": about}
+    write_file(path, save(tensors, {FORMAT: json.dumps(about)}))  # one key: safetensors shuffles several
 
 
 def read_ngrams(path: Path | str, tokenizer: Tokenizer) -> list[NGrams]:
@@ -80,7 +79,7 @@ def read_ngrams(path: Path | str, tokenizer: Tokenizer) -> list[NGrams]:
 
 def _ids(pieces: list[str], tokenizer: Tokenizer) -> NDArray[np.int64]:
     """Tell the tokenizer's id of each of the file's tokens."""
-    ids = {tokenizer.piece(token): token for token in range(len(tokenizer))}
+    ids = {piece: token for token, piece in enumerate(tokenizer.pieces)}
     missing = [piece for piece in pieces if piece not in ids]
     if missing or len(set(pieces)) < len(pieces):
         raise ValueError(f"{missing[:5]} are no tokens of this model: build one with --model")

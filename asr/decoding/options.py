@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from asr.config import check_choice
 from asr.errors import ConfigError
 
 MODES = ("ctc", "ctc_beam", "attention", "joint", "rescoring")
@@ -34,7 +36,7 @@ class DecodingOptions:
     """The final score is divided by (tokens + 1) to this power (Wu et al. 2016, arXiv:1609.08144, section 7)."""
     language_model: str = ""
     """What `asr lm build` or `asr train --config lm/...` made, or an ARPA file in the model's tokens, also gzipped;
-    empty for none."""
+    empty for none. When a checkpoint is loaded, `embedded` is the one in the package, of English letters."""
     lm_weight: float = 0.3
     """Weight of the language model's log-probabilities."""
     hotwords: str = ""
@@ -48,11 +50,13 @@ class DecodingOptions:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.mode not in MODES:
-            raise ConfigError(f"decoding.mode must be one of {', '.join(MODES)}, got {self.mode!r}")
+        check_choice("decoding.mode", self.mode, MODES)
         for name, minimum in (("beam_size", 1), ("nbest", 1), ("candidates", 0), ("lm_weight", 0.0)):
             if not getattr(self, name) >= minimum:
                 raise ConfigError(f"decoding.{name} must be at least {minimum}, got {getattr(self, name)}")
+        for name in ("lm_weight", "length_bonus"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"decoding.{name} must be a number, got {getattr(self, name)}")
         if not 0 <= self.ctc_weight <= 1:
             raise ConfigError(f"decoding.ctc_weight must lie in 0..1, got {self.ctc_weight}")
         if self.mode == "joint" and self.ctc_weight == 1:
@@ -80,7 +84,7 @@ class Hypothesis:
     score: float
     """What the search ranks by: the weighted sum of the parts below, normalised by length if that is asked for."""
     fallback: str | None = None
-    """`ctc` when the decoder ran away and the CTC text was taken instead."""
+    """`ctc` when the decoder ran away, or gave no numbers, and CTC's text or ranking was taken instead."""
     ctc: float = 0.0
     """Log-probability of the text (in `ctc`: of its best path) by the CTC head; 0 where it took no part."""
     attention: float = 0.0

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.audio import SAMPLE_RATE, load_mono
+from asr.audio import load_mono
 from asr.errors import DataError
 from asr.manifest import Manifest
+from asr.samples import SAMPLE_RATE
 from asr.transcriber import Transcriber
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.audio import SAMPLE_RATE, load_mono
+from asr.audio import load_mono
 from asr.batching import group_by_length
 from asr.check import Plausibility
 from asr.features import FRAME_SHIFT
@@ -24,6 +24,7 @@ from asr.losses import infeasible
 from asr.manifest import Manifest
 from asr.model.recognizer import Recognizer
 from asr.model.subsampling import subsampled_length
+from asr.samples import SAMPLE_RATE
 from asr.tokenizer import BLANK, Tokenizer
 
 # Robust deviations below the corpus's median. With the embedded model wrong texts of six corpora lie 5.2 or further

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import soundfile
 
-from asr.audio import SAMPLE_RATE, load_mono
+from asr.audio import load_mono
 from asr.errors import AudioError
 from asr.evaluation.bootstrap import FEW_BLOCKS
 from asr.evaluation.charts import dot_plot, histogram, parts_bar
@@ -28,6 +28,7 @@ from asr.evaluation.wer import align
 from asr.files import write_file
 from asr.manifest import Manifest, Utterance
 from asr.normalize import get_normalizer
+from asr.samples import SAMPLE_RATE
 
 TEMPLATE = Path(__file__).with_name("report.html")
 MOST_UTTERANCES = 2000  # on the page, the worst; errors.txt has all

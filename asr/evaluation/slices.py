@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.audio import SAMPLE_RATE
 from asr.errors import DataError
 from asr.manifest import Manifest
+from asr.samples import SAMPLE_RATE
 
 BANDS: dict[str, tuple[float, ...]] = {"duration": (2, 5, 10, 15, 20, 30), "snr": (0, 10, 20, 30, 40)}
 UNITS = {"duration": "s", "snr": "dB"}

@@ -101,7 +101,7 @@ def describe(path: Path | str) -> dict[str, Any]:
         return {
             "file": path.name,
             "megabytes": round(path.stat().st_size / 1e6, 2),
-            "parameters": sum(tensor.numel() for name, tensor in state.items() if not name.startswith("norm.")),
+            "parameters": sum(tensor.numel() for name, tensor in state.items() if not _is_statistic(name)),
             "stored_as": str(state["ctc_head.weight"].dtype).removeprefix("torch."),
             "tokenizer": {"tokens": len(tokenizer), "normalizer": tokenizer.normalizer.name},
             "config": json.loads(metadata["config"]),
@@ -198,4 +198,9 @@ def _skeleton(config: ModelConfig, vocabulary: int) -> nn.Module:
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.detach().cpu().to(torch.float32 if name.startswith("norm.") else dtype).contiguous()
+    return tensor.detach().cpu().to(torch.float32 if _is_statistic(name) else dtype).contiguous()
+
+
+def _is_statistic(name: str) -> bool:
+    """Tell what normalises, features or a batch, from what is learnt: its range may be wider than float16's."""
+    return name.startswith("norm.") or name.endswith(("running_mean", "running_var"))

@@ -134,7 +134,7 @@ class Decoder(nn.Module):
         mask = length_mask(lengths, encoder_out.shape[1])[:, None, None, :]
         return DecoderCache([KeyValue(empty, empty) for _ in self.blocks], audio, mask)
 
-    def step(self, token: Tensor, cache: DecoderCache) -> tuple[Tensor, DecoderCache]:
+    def step(self, token: Tensor, cache: DecoderCache) -> Tensor:
         """Score the next token of each hypothesis.
 
         Args:
@@ -142,13 +142,13 @@ class Decoder(nn.Module):
             cache: from `start` or the step before; it is updated in place.
 
         Returns:
-            Logits of shape (B x N, V), and the cache.
+            Logits of shape (B x N, V).
         """
         x = self.embedding(token)[:, None] * self.scale  # (B x N, 1, D)
         rotary = rotations(1, self.head_dim, x.device, start=cache.written[0].key.shape[2])
         for layer, block in enumerate(self.blocks):
             x, cache.written[layer] = block.step(x, cache.written[layer], cache.audio[layer], cache.audio_mask, rotary)
-        return self._logits(x)[:, 0], cache
+        return self._logits(x)[:, 0]
 
     def _logits(self, x: Tensor) -> Tensor:
         return nn.functional.linear(self.norm(x), self.embedding.weight)  # (B, U, V)

@@ -205,15 +205,8 @@ def _room(state: TextState, count: int) -> tuple[_Pool, Tensor]:
         return pool, state.paths
     held, paths = torch.cat((state.paths.new_zeros(1), state.paths.flatten())).unique(return_inverse=True)
     room = max(ROOM, 2 * (len(held) + count))
-    layers = []
-    for layer in pool.layers:
-        wider = (part.new_zeros(room, *part.shape[1:]) for part in layer)
-        layers.append(
-            KeyValue(
-                *(
-                    new.index_copy_(0, torch.arange(len(held), device=held.device), part[held])
-                    for new, part in zip(wider, layer, strict=True)
-                )
-            )
-        )
+    spare = room - len(held)
+    layers = [
+        KeyValue(*(nn.functional.pad(part[held], (0, 0, 0, 0, 0, spare)) for part in layer)) for layer in pool.layers
+    ]
     return _Pool(layers, len(held)), paths[1:].view_as(state.paths)

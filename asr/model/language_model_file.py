@@ -42,7 +42,7 @@ def save_language_model(
     metadata = {
         "format": FORMAT,
         "config": json.dumps(asdict(model.config)),
-        "pieces": json.dumps(_pieces(tokenizer)),
+        "pieces": json.dumps(tokenizer.pieces),
         "about": json.dumps(about),
     }
     state = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
@@ -67,12 +67,8 @@ def load_neural_language_model(path: Path | str, tokenizer: Tokenizer) -> tuple[
         pieces = json.loads(metadata["pieces"])
         about = json.loads(metadata["about"])
         config = build(LanguageModelConfig, json.loads(metadata["config"]), "config")
-        if pieces != _pieces(tokenizer):
+        if pieces != tokenizer.pieces:
             raise CheckpointError("its tokens are not this recogniser's: train one with tokenizer_from=MODEL")
         make = partial(NeuralLanguageModel, len(pieces), config)
         check_sizes(config.layers, make, state)
         return restore(make, state), about
-
-
-def _pieces(tokenizer: Tokenizer) -> list[str]:
-    return [tokenizer.piece(token) for token in range(len(tokenizer))]

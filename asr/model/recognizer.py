@@ -17,11 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asr.features import FeatureNorm, LogMel, spec_augment
+from asr.features import FRAME_SHIFT, FeatureNorm, LogMel, spec_augment
 from asr.losses import Losses, attention_loss, consistency_loss, ctc_loss, decoder_inputs, infeasible
 from asr.model.config import ModelConfig
 from asr.model.decoder import Decoder
 from asr.model.encoder import Encoder
+from asr.samples import SAMPLE_RATE
 from asr.tokenizer import Tokenizer
 
 
@@ -73,6 +74,11 @@ class Recognizer(nn.Module):
         self.ctc_head = nn.Linear(config.encoder.dim, len(tokenizer))
         self.decoder = Decoder(len(tokenizer), config.encoder.dim, config.decoder)
 
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds from one encoder frame to the next."""
+        return self.config.encoder.subsampling * FRAME_SHIFT / SAMPLE_RATE
+
     def encode(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Listen.
 
@@ -110,15 +116,15 @@ class Recognizer(nn.Module):
         if self.training:
             features = spec_augment(features, frames, seeds, self.config.spec_augment)
         outputs, frames = self.encoder.outputs(features, frames, options.intermediate_layers)
-        *early, posteriors = [self.ctc_log_probs(output) for output in outputs]  # (views x B, T', V) each
+        *early, log_probs = [self.ctc_log_probs(output) for output in outputs]  # (views x B, T', V) each
         logits = self.decoder(decoder_inputs(tokens), outputs[-1], frames)  # (views x B, U + 1, V)
 
-        zero = posteriors.new_zeros(())
+        zero = log_probs.new_zeros(())
         attention = attention_loss(logits, tokens, lengths, options.label_smoothing) / views
-        ctc = ctc_loss(posteriors, frames, tokens, lengths) / views
+        ctc = ctc_loss(log_probs, frames, tokens, lengths) / views
         intermediate = sum((ctc_loss(each, frames, tokens, lengths) for each in early), zero)
         intermediate = intermediate / (max(1, len(early)) * views)
-        consistency = consistency_loss(posteriors, frames) if views == 2 else zero
+        consistency = consistency_loss(log_probs, frames) if views == 2 else zero
         share = options.intermediate_weight if early else 0.0
         listening = (1 - share) * ctc + share * intermediate + options.cr_ctc_weight * consistency
         return Losses(

@@ -14,7 +14,7 @@ from torch import Tensor
 from asr.decoding import Hypothesis
 from asr.features import length_mask
 from asr.losses import decoder_inputs
-from asr.model.inspection import attention_weights
+from asr.model.inspection import attention_weights, cross_attention, mean_frames, progress
 from asr.model.recognizer import Batch
 from asr.tokenizer import BLANK
 from asr.training.module import RecognizerModule
@@ -70,21 +70,20 @@ class Diagnosis(Callback):
         with attention_weights(model.decoder) as weights:
             encoder_out, frames = model.encode(batch.waveform, batch.lengths)
             model.decoder(decoder_inputs(batch.tokens), encoder_out, frames)
-        posteriors = model.ctc_log_probs(encoder_out)  # (B, T', V)
-        looks = torch.stack([weight for name, weight in weights.items() if name.endswith("cross_attention")])
-        heads = looks.transpose(1, 2).flatten(0, 1)  # (layers x H, B, U, T')
-        blank = (posteriors.argmax(dim=-1) == BLANK) & length_mask(frames, posteriors.shape[1])
+        log_probs = model.ctc_log_probs(encoder_out)  # (B, T', V)
+        heads = cross_attention(weights)  # (B, layers x H, U + 1, T')
+        blank = (log_probs.argmax(dim=-1) == BLANK) & length_mask(frames, log_probs.shape[1])
         blank_share = float(blank.sum() / frames.sum())
-        steady = progress(heads, batch.token_lengths)
+        steady = steadiness(heads, batch.token_lengths)
         pl_module.log("valid/blank_share", blank_share, batch_size=len(batch.ids))
         pl_module.log("valid/attention_progress", float(steady.max()), batch_size=len(batch.ids))
         if trainer.global_step >= self.after:
             self._warn(blank_share, float(steady.max()))
         if trainer.is_global_zero:
             self._write_samples(trainer, pl_module, outputs, batch)
-            head = heads[int(steady.argmax()), 0, : int(batch.token_lengths[0]) + 1, : int(frames[0])]
+            head = heads[0, int(steady.argmax()), : int(batch.token_lengths[0]) + 1, : int(frames[0])]
             texts = [model.tokenizer.piece(token) for token in batch.tokens[0, : int(batch.token_lengths[0])].tolist()]
-            self._draw(trainer, head.cpu(), posteriors[0, : int(frames[0])].exp().cpu(), texts)
+            self._draw(trainer, head.cpu(), log_probs[0, : int(frames[0])].exp().cpu(), texts)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Draw loss and word error rate so far."""
@@ -121,25 +120,17 @@ class Diagnosis(Callback):
                 logger.experiment.add_figure("attention and CTC", figure, trainer.global_step)
 
 
-def progress(heads: Tensor, lengths: Tensor) -> Tensor:
+def steadiness(heads: Tensor, lengths: Tensor) -> Tensor:
     """Measure how steadily each head moves through the audio while the tokens go on.
 
     Args:
-        heads: cross-attention weights of each head, shape (N, B, U + 1, T').
+        heads: cross-attention weights, shape (B, N, U + 1, T').
         lengths: tokens of each text, shape (B,).
 
     Returns:
-        Correlation of a token's place and the mean frame it looks at, averaged over utterances, shape (N,).
+        Correlation of a token's place and the mean frame it looks at, averaged over the texts of three tokens or more,
+        shape (N,); 0 where there is none.
     """
-    frames = torch.arange(heads.shape[-1], device=heads.device, dtype=heads.dtype)
-    looked = heads @ frames  # (N, B, U + 1): the mean frame
-    total, counted = torch.zeros(len(heads), device=heads.device), 0
-    for row, length in enumerate(lengths.tolist()):
-        if length < 3:  # too short to tell
-            continue
-        place = torch.arange(length, device=heads.device, dtype=heads.dtype)
-        where, place = looked[:, row, :length], place - place.mean()
-        where = where - where.mean(dim=1, keepdim=True)
-        total += (where @ place) / (where.norm(dim=1) * place.norm()).clamp_min(1e-6)
-        counted += 1
-    return total / max(1, counted)
+    telling = lengths >= 3
+    correlation, _ = progress(mean_frames(heads[telling]), lengths[telling])
+    return correlation.sum(dim=0) / telling.sum().clamp(min=1)

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asr.audio import SAMPLE_RATE
 from asr.batching import Budget
 from asr.errors import DataError
 from asr.model.recognizer import Batch, Recognizer
+from asr.samples import SAMPLE_RATE
 from asr.tokenizer import SPECIALS
 from asr.training.out_of_memory import ran_out
 

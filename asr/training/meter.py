@@ -11,8 +11,8 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from asr.audio import SAMPLE_RATE
 from asr.model.recognizer import Batch
+from asr.samples import SAMPLE_RATE
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from asr.audio import SAMPLE_RATE
 from asr.decoding import DecodingOptions, Hypothesis, decode
 from asr.errors import DataError
 from asr.evaluation.wer import score
 from asr.losses import Losses
 from asr.model.recognizer import Batch, Recognizer
 from asr.normalize import get_normalizer
+from asr.samples import SAMPLE_RATE
 from asr.training.config import OptimizerConfig
 from asr.training.optimizers import make_optimizer, make_schedule
 from asr.training.out_of_memory import Scored, backward_in_parts, ran_out

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.decoding import DecodingOptions, Hypothesis, attention, decode
-from asr.decoding.guard import MOST_REPEATS, _progress, listens, runs_away, token_bound
+from asr.decoding.guard import MOST_REPEATS, listens, runs_away, token_bound
+from asr.model.inspection import progress
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import END, Tokenizer, TokenizerConfig, train_tokenizer
 
@@ -97,7 +98,7 @@ def test_attention_that_follows_the_audio_is_told_from_one_that_stands_still(mod
     number = torch.arange(12.0)
     counts = torch.tensor([12, 12, 12])
     looks = torch.stack((3 * number + torch.randn(12), torch.full((12,), 7.0), 40 - 3 * number))[:, None]
-    correlation, moved = _progress(looks, counts)
+    correlation, moved = progress(looks, counts)
     assert correlation[0] > 0.9
     assert moved[0] == pytest.approx(36, abs=6)
     assert abs(float(correlation[1])) < 1e-3

@@ -340,6 +340,7 @@ def test_a_neural_model_takes_part_in_every_mode_and_batched_is_as_alone(mode):
         (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1 zebra\n", "'zebra' is no token of this model"),
         (b"\\data\\\nngram 1=x\n\n", "damaged"),
         (b"\\data\\\nngram 1\n\n", "damaged"),
+        (b"\\data\\\nngram 1=1\n\n\\1-grams:\nnan <unk>\n\n\\end\\\n", "weights that are no numbers"),
         (b"\xff\xfe\x00", "damaged"),
     ],
 )

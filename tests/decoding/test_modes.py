@@ -130,6 +130,7 @@ def test_scores_are_the_weighted_parts(embedded, settings):
         ({"temperature": 0.0}, "decoding.temperature must be over 0"),
         ({"temperature": float("nan")}, "decoding.temperature must be over 0"),
         ({"lm_weight": float("nan")}, "decoding.lm_weight must be at least"),
+        ({"length_bonus": float("inf")}, "decoding.length_bonus must be a number"),
         ({"length_normalization": 3.0}, "decoding.length_normalization must lie in 0..2"),
         ({"hotword_bonus": -1.0}, "decoding.hotword_bonus must be at least 0"),
     ],

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import pytest
 import safetensors.torch
 import torch
-from examples import waveforms
+from examples import small_config, waveforms
 
 from asr import files
 from asr.errors import CheckpointError, WriteError
 from asr.model import checkpoint
+from asr.model.recognizer import Recognizer
 
 
 def test_round_trip_is_bit_for_bit(model, tmp_path):
@@ -39,6 +40,19 @@ def test_half_precision_halves_the_file_and_spares_the_statistics(model, tmp_pat
     assert loaded.ctc_head.weight.dtype == torch.float32
     torch.testing.assert_close(loaded.ctc_head.weight, model.ctc_head.weight, atol=1e-3, rtol=1e-3)
     assert checkpoint.describe(tmp_path / "half.safetensors")["stored_as"] == "float16"
+
+
+def test_a_batchs_statistics_are_neither_halved_nor_counted(tokenizer, tmp_path):
+    model = Recognizer(small_config(norm="batch"), tokenizer)
+    statistics = [tensor for name, tensor in model.state_dict().items() if "running" in name]
+    for tensor in statistics:
+        tensor.fill_(1e5)  # beyond float16
+    checkpoint.save(tmp_path / "half.safetensors", model, {}, torch.float16)
+    loaded, _ = checkpoint.load(tmp_path / "half.safetensors")
+    assert statistics
+    assert all(bool((tensor == 1e5).all()) for name, tensor in loaded.state_dict().items() if "running" in name)
+    found = checkpoint.describe(tmp_path / "half.safetensors")
+    assert found["parameters"] == sum(weight.numel() for weight in model.parameters())
 
 
 def test_describe_counts_what_the_model_counts(model, tmp_path):

@@ -26,7 +26,7 @@ def test_step_by_step_equals_all_at_once(decoder, audio):
     full = decoder(tokens, *audio)
     cache = decoder.start(*audio)
     for position in range(7):
-        logits, cache = decoder.step(tokens[:, position], cache)
+        logits = decoder.step(tokens[:, position], cache)
         torch.testing.assert_close(logits, full[:, position], atol=1e-5, rtol=0)
 
 
@@ -58,10 +58,10 @@ def test_several_hypotheses_share_one_audio_and_can_be_reordered(decoder, audio)
     cache = decoder.start(encoder_out, lengths, hypotheses=3)
     shared = [tensor.data_ptr() for layer in cache.audio for tensor in layer]
     for position in range(2):
-        _, cache = decoder.step(tokens[:, position], cache)
+        decoder.step(tokens[:, position], cache)
     order = torch.tensor([2, 2, 0, 5, 3, 3])
     cache.select(order)
-    logits, cache = decoder.step(tokens[:, 2], cache)
+    logits = decoder.step(tokens[:, 2], cache)
     repeated, frames = encoder_out.repeat_interleave(3, 0), lengths.repeat_interleave(3, 0)
     expected = decoder(torch.cat((tokens[order, :2], tokens[:, 2:]), 1), repeated, frames)[:, -1]
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
@@ -83,7 +83,7 @@ def test_stepping_has_the_same_gradients_as_the_full_pass(decoder, audio):
     decoder.zero_grad()
     cache, total = decoder.start(*audio), torch.zeros(())
     for position in range(3):
-        logits, cache = decoder.step(tokens[:, position], cache)
+        logits = decoder.step(tokens[:, position], cache)
         total = total + logits.square().sum()
     total.backward()
     for name, weight in decoder.named_parameters():

@@ -25,12 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from asr.audio import SAMPLE_RATE
 from asr.config import build, resource
 from asr.decoding import DecodingOptions, decode
 from asr.decoding.guard import token_bound
 from asr.decoding.prefix_scores import PrefixScorer
-from asr.features import FRAME_SHIFT
 from asr.model.config import ModelConfig
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import BLANK, END, START, TokenizerConfig, train_tokenizer
@@ -79,7 +77,7 @@ def make_model(name: str) -> Recognizer:
 
 def frame_rate(model: Recognizer) -> float:
     """Encoder frames of a second."""
-    return SAMPLE_RATE / FRAME_SHIFT / model.config.encoder.subsampling
+    return 1 / model.frame_seconds
 
 
 def seconds_of(searches: Collection[Search], turns: int) -> list[float]:
