@@ -117,6 +117,9 @@ class FinetuneConfig:
     tokenizer: str = "keep"
     """`keep` the source's; `extend` it by the characters of the new data that it lacks; or train a `new` one as
     `tokenizer` says. Output rows stay with their token; rows of other tokens begin at random."""
+    added_blocks: int = 0
+    """Encoder blocks put in, spread evenly over the source's; each begins as a copy of the block before it that passes
+    its input on (after Chen et al. 2016, Net2Net, arXiv:1511.05641), so that a larger model goes on where it stood."""
     freeze: list[str] = field(default_factory=list)
     """Weights that stay as they are, by shell patterns of their names such as `encoder.blocks.[0-7].*`."""
     lora_rank: int = 0
@@ -124,10 +127,11 @@ class FinetuneConfig:
     then learn alone; they are merged into the weights of the saved model. 0 for none. Needs the package peft."""
 
     def __post_init__(self) -> None:
-        """Check the choice and the rank."""
+        """Check the choice and the numbers."""
         check_choice("finetune.tokenizer", self.tokenizer, ("keep", "extend", "new"))
-        if self.lora_rank < 0:
-            raise ConfigError(f"finetune.lora_rank must be 0 or more, got {self.lora_rank}")
+        for name in ("added_blocks", "lora_rank"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"finetune.{name} must be 0 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

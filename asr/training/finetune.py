@@ -1,9 +1,11 @@
-"""Beginning with another model: its vocabulary kept, extended or changed, weights frozen, low-rank adapters."""
+"""Beginning with another model: blocks added, its vocabulary kept, extended or changed, weights frozen, adapters."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 
 import torch
@@ -18,6 +20,11 @@ log = logging.getLogger(__name__)
 
 ROWS = ("decoder.embedding.weight", "ctc_head.weight", "ctc_head.bias")  # what has one row for each token
 ADAPTED = ("encoder.blocks.", "decoder.blocks.")
+CLOSING = {  # the layers that the branches of a block end in: without them it only passes its input on
+    "conformer": ("first_half.2.", "attention.attention.out.", "convolution.project.", "second_half.2."),
+    "e_branchformer": ("first_half.2.", "merge.", "second_half.2."),
+    "transformer": ("attention.attention.out.", "feed_forward.2."),
+}
 SCALE = 2.0  # of the adapters' product, the usual alpha = 2 x rank
 
 
@@ -29,13 +36,15 @@ def begin_with(
     Args:
         source: the model whose weights and architecture are taken.
         texts: transcripts of the new data.
-        finetune: what becomes of the vocabulary.
+        finetune: what becomes of the blocks and the vocabulary.
         tokenizer: the settings of a new vocabulary.
 
     Returns:
-        The source itself if it keeps its vocabulary; otherwise a copy in which each output row that has its token in
-        both vocabularies is the source's, and the others begin at random.
+        The source itself if it keeps its blocks and its vocabulary; otherwise a copy in which each output row that has
+        its token in both vocabularies is the source's, and the others begin at random.
     """
+    if finetune.added_blocks:
+        source = deepen(source, finetune.added_blocks)
     if finetune.tokenizer == "keep":
         return source.train()
     extended = finetune.tokenizer == "extend"
@@ -53,6 +62,42 @@ def begin_with(
     if new:
         log.warning("%d of %d tokens are new: their output rows begin at random", new, len(wanted))
     return model.train()
+
+
+def deepen(source: Recognizer, added: int) -> Recognizer:
+    """Make a model with more encoder blocks that begins where the source stands.
+
+    Args:
+        source: the model whose weights are taken.
+        added: encoder blocks to put in, at most as many as it has.
+
+    Returns:
+        A model that hears nearly the same. Transformer blocks pass their input on exactly; the others end in a norm,
+        whose weight and bias are set to what undoes it for inputs of the spread that the block before gives.
+
+    Raises:
+        ConfigError: the source has fewer blocks.
+    """
+    config, blocks = source.config.encoder, source.encoder.blocks
+    if added > len(blocks):
+        raise ConfigError(f"finetune.added_blocks must be at most the {len(blocks)} blocks of the model, got {added}")
+    copied = {math.ceil(len(blocks) * place / added) - 1 for place in range(1, added + 1)}  # spread, the last included
+    order = [(old, new) for old in range(len(blocks)) for new in ((False, True) if old in copied else (False,))]
+    encoder = replace(config, layers=len(order))
+    model = Recognizer(replace(source.config, encoder=encoder), source.tokenizer)
+    begin = {name: w for name, w in source.state_dict().items() if not name.startswith("encoder.blocks.")}
+    for place, (old, new) in enumerate(order):
+        block = dict(blocks[old].state_dict())
+        if new:
+            block |= {name: torch.zeros_like(w) for name, w in block.items() if name.startswith(CLOSING[config.kind])}
+            if config.kind != "transformer":
+                weight, bias = block["out_norm.weight"], block["out_norm.bias"]  # the input is normal x weight + bias
+                spread = (weight.square().mean() + bias.var(unbiased=False)).sqrt()
+                block["out_norm.weight"] = spread.expand_as(weight)
+                block["out_norm.bias"] = bias.mean().expand_as(bias)
+        begin |= {f"encoder.blocks.{place}.{name}": w for name, w in block.items()}
+    model.load_state_dict(begin)
+    return model
 
 
 def _shared_rows(mine: Tokenizer, theirs: Tokenizer) -> tuple[Tensor, Tensor]:

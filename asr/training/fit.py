@@ -63,8 +63,8 @@ def train(config: TrainConfig, resume: bool = False, init_from: Path | None = No
     Args:
         config: the whole run.
         resume: go on from the newest whole checkpoint of `config.run`, with everything that was going on.
-        init_from: begin a new run with this checkpoint's weights and architecture; `config.model` is then not used, and
-            `config.finetune` says what becomes of the vocabulary.
+        init_from: begin a new run with this checkpoint's weights and architecture; of `config.model` only loss and
+            masks are then used, and `config.finetune` says what becomes of blocks and vocabulary.
 
     Returns:
         The best model's file.
@@ -116,6 +116,7 @@ def _prepare(
     elif source:
         texts = [text for path in config.data.train for text in Manifest.load(path).texts]
         model = begin_with(source, texts, config.finetune, config.tokenizer)
+        model.config = replace(model.config, loss=config.model.loss, spec_augment=config.model.spec_augment)
         config = replace(config, model=model.config)
         config = replace(config, tokenizer=replace(config.tokenizer, normalizer=model.tokenizer.normalizer.name))
     else:

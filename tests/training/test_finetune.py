@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from examples import small_config
+from examples import small_config, waveforms
 from runs import TINY, composed
 
 from asr.errors import ConfigError
@@ -14,7 +14,7 @@ from asr.model import checkpoint
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import SPECIALS, TokenizerConfig, extend_tokenizer, train_tokenizer
 from asr.training.config import FinetuneConfig
-from asr.training.finetune import begin_with, merged, restrict
+from asr.training.finetune import CLOSING, begin_with, deepen, merged, restrict
 from asr.training.fit import train
 from asr.transcriber import EMBEDDED, Transcriber
 
@@ -58,6 +58,34 @@ def test_rows_stay_with_their_token(source, choice, caplog):
 
 def test_keeping_the_tokenizer_changes_nothing(source):
     assert begin_with(source, ["buzz"], FinetuneConfig(), CHARACTERS) is source
+
+
+@pytest.mark.parametrize("kind", CLOSING)
+def test_blocks_that_are_added_pass_their_input_on_and_learn(kind):
+    torch.manual_seed(0)
+    source = Recognizer(small_config(layers=3, kind=kind), train_tokenizer(["one two three"], CHARACTERS))
+    deeper = deepen(source, 2)
+    assert deeper.config.encoder.layers == len(deeper.encoder.blocks) == 5
+    waveform, lengths = waveforms("6848-252323-0001")
+    with torch.no_grad():
+        before, after = (model.eval().encode(waveform, lengths)[0] for model in (source, deeper))
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+    deeper.train().encode(waveform, lengths)[0].square().sum().backward()
+    for place, block in enumerate(deeper.encoder.blocks):
+        closing = {name: w for name, w in block.named_parameters() if name.startswith(CLOSING[kind])}
+        assert all(w.grad is not None and w.grad.any() for w in closing.values()), place
+        assert any(w.any() for w in closing.values()) == (place not in (2, 4)), place  # after the second and the third
+    with pytest.raises(ConfigError, match="at most the 3 blocks of the model, got 4"):
+        deepen(source, 4)
+
+
+def test_the_embedded_model_hears_much_the_same_with_twice_the_blocks():
+    source, _ = checkpoint.load(EMBEDDED)
+    deeper = deepen(source, len(source.encoder.blocks)).eval()
+    waveform, lengths = waveforms("6848-252323-0001", "1737-146161-0009", "3947-13262-0005")
+    with torch.no_grad():
+        before, after = (m.ctc_log_probs(m.encode(waveform, lengths)[0]).argmax(-1) for m in (source.eval(), deeper))
+    assert (before != after).float().mean() < 0.05
 
 
 def test_freezing_by_name(source):
