@@ -78,7 +78,7 @@ class Transcriber:
             path: a checkpoint of this package; None for the embedded English model.
             device: `auto`, `cpu` or `cuda`.
             mode: a decoding mode, or all the search's options, or some of them by name; what is not said is as the
-                checkpoint recommends if that leaves its mode alone, else the default.
+                checkpoint recommends for that mode, else the default.
             vad: whether to decode only where someone speaks.
 
         Raises:
@@ -318,11 +318,15 @@ def in_threads(
 
 
 def _options(about: Mapping[str, Any], mode: str | Mapping[str, Any] | None, path: Path) -> DecodingOptions:
-    """Put the wanted settings on top of those that the checkpoint recommends."""
+    """Put the wanted settings on top of those that the checkpoint recommends for their mode."""
     wanted = {"mode": mode} if isinstance(mode, str) else dict(mode or {})
-    recommended = {} if "mode" in wanted else about.get("search", {})
-    if not isinstance(recommended, dict):
+    searches = about.get("search", [])
+    searches = [searches] if isinstance(searches, dict) else searches
+    if not isinstance(searches, list) or not all(isinstance(search, dict) for search in searches):
         raise CheckpointError(f"{path}: recommends a search that is no list of settings")
+    default = DecodingOptions().mode
+    fitting = (search for search in searches if wanted.get("mode") in (None, search.get("mode", default)))
+    recommended = next(fitting, {})
     # A checkpoint is not to choose which files are read: it names no list of hotwords, and one language model only.
     if "hotwords" in recommended or recommended.get("language_model", "embedded") != "embedded":
         raise CheckpointError(f"{path}: recommends files to search with, which no checkpoint may")

@@ -157,6 +157,16 @@ def test_a_checkpoint_recommends_its_search(model, tmp_path):
     assert asr.load(path, mode="ctc").options == DecodingOptions(mode="ctc")
 
 
+def test_a_checkpoint_recommends_a_search_for_each_way_of_searching(model, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    searches = [{"mode": "ctc_beam", "beam_size": 30}, {"mode": "joint", "beam_size": 4, "ctc_weight": 0.5}]
+    checkpoint.save(path, model, {"search": searches})
+    assert asr.load(path).options == DecodingOptions(mode="ctc_beam", beam_size=30)
+    assert asr.load(path, mode="joint").options == DecodingOptions(mode="joint", beam_size=4, ctc_weight=0.5)
+    assert asr.load(path, mode={"mode": "joint", "beam_size": 2}).options.ctc_weight == 0.5
+    assert asr.load(path, mode="rescoring").options == DecodingOptions(mode="rescoring")
+
+
 @pytest.mark.parametrize(
     ("search", "message"),
     [
@@ -165,6 +175,7 @@ def test_a_checkpoint_recommends_its_search(model, tmp_path):
         ({"mode": "sorcery"}, "must be one of"),
         ({"depth": 3}, "unknown configuration key"),
         (["mode"], "no list of settings"),
+        (3, "no list of settings"),
     ],
 )
 def test_a_checkpoint_cannot_recommend_anything_else(model, tmp_path, search, message):

@@ -21,8 +21,8 @@ Decoding = Annotated[
     str | None,
     typer.Option(
         "--decoding",
-        help="How texts are searched for: ctc, ctc_beam, attention, joint or rescoring. Default: the way that the "
-        "checkpoint recommends, else ctc.",
+        help="How texts are searched for: ctc, ctc_beam, attention, joint or rescoring, with the settings that the "
+        "checkpoint recommends for it. Default: the way that the checkpoint recommends, else ctc.",
     ),
 ]
 BeamSize = Annotated[int | None, typer.Option("--beam-size", help="Hypotheses kept side by side; 1 is greedy.")]
