@@ -23,9 +23,9 @@ LENGTH_JITTER = 0.05
 
 @dataclass(frozen=True)
 class Budget:
-    """What one batch may cost: rows x (per_second x longest + per_second_squared x longest^2 + per_token x tokens).
+    """What one batch may cost: rows x (per_second x longest + per_second_squared x longest^2).
 
-    The longest utterance counts, and the most tokens. With the defaults a cost is in seconds of padded audio.
+    The longest utterance counts. With the defaults a cost is in seconds of padded audio.
     """
 
     limit: float
@@ -34,26 +34,15 @@ class Budget:
     """Cost of a second of padded audio."""
     per_second_squared: float = 0.0
     """Cost that grows with the square of the length, as explicit attention weights do."""
-    per_token: float = 0.0
-    """Cost of a padded target token."""
 
     def __post_init__(self) -> None:
         """Refuse costs that do not grow with the batch."""
-        if min(self.per_second_squared, self.per_token) < 0 or min(self.limit, self.per_second) <= 0:
+        if self.per_second_squared < 0 or min(self.limit, self.per_second) <= 0:
             raise ConfigError(f"a batch budget needs a limit and a cost per second over 0, and no cost below 0: {self}")
 
-    def cost(
-        self, longest: NDArray[np.float64], rows: NDArray[np.int64] | int = 1, tokens: NDArray[np.int64] | int = 0
-    ) -> NDArray[np.float64]:
-        """Tell what batches cost.
-
-        Args:
-            longest: seconds of each batch's longest utterance.
-            rows: utterances in each batch.
-            tokens: most tokens of an utterance in each batch.
-        """
-        seconds = longest * (self.per_second + self.per_second_squared * longest)
-        return rows * (seconds + self.per_token * tokens)
+    def cost(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Tell what utterances of so many seconds cost, each alone; any shape."""
+        return seconds * (self.per_second + self.per_second_squared * seconds)
 
 
 def plan_epoch(
@@ -63,7 +52,6 @@ def plan_epoch(
     epoch: int,
     ranks: int = 1,
     *,
-    tokens: NDArray[np.int64] | None = None,
     heard: NDArray[np.float64] | None = None,
     done: int = 0,
 ) -> list[list[NDArray[np.int64]]]:
@@ -75,7 +63,6 @@ def plan_epoch(
         seed: draws the order.
         epoch: draws another order each epoch; the first goes from short to long.
         ranks: number of processes that train together.
-        tokens: tokens of each utterance, for a budget that counts them.
         heard: seconds that each utterance lasts in this epoch, at most `durations`; utterances that will be equally
             long then go together. Without it, `durations`.
         done: utterances of the epoch that were trained on already, by any number of ranks.
@@ -91,8 +78,7 @@ def plan_epoch(
     if len(durations) == 0:
         raise DataError("there is no utterance to plan: the manifest is empty, or all of it was filtered out")
     budget = budget if isinstance(budget, Budget) else Budget(budget)
-    tokens = np.zeros(len(durations), dtype=np.int64) if tokens is None else tokens
-    batches = _plan_batches(durations, durations if heard is None else heard, tokens, budget, seed, epoch)
+    batches = _plan_batches(durations, durations if heard is None else heard, budget, seed, epoch)
     batches = _drop(batches, done)
     _even_out(batches, ranks)
     return [batches[rank::ranks] for rank in range(ranks)]
@@ -138,7 +124,6 @@ def neighbour_overlap(first: list[NDArray[np.int64]], second: list[NDArray[np.in
 def _plan_batches(
     durations: NDArray[np.float64],
     heard: NDArray[np.float64],
-    tokens: NDArray[np.int64],
     budget: Budget,
     seed: int,
     epoch: int,
@@ -146,17 +131,17 @@ def _plan_batches(
     """Make the batches of a whole epoch in their global order; their number hangs on durations and budget alone."""
     draw = np.random.default_rng([seed, epoch])
     blur = draw.uniform(-1, 1, len(durations))
-    alone = budget.cost(durations, tokens=tokens)
+    alone = budget.cost(durations)
     _check(durations, alone, budget)
-    fewest = len(_pack(np.argsort(alone, kind="stable"), durations, tokens, budget, budget.limit)) - 1
+    fewest = len(_pack(np.sort(alone), budget.limit)) - 1
     # Trainers fix the number of steps before the first epoch, so each epoch is made to have just as many.
     count = min(len(durations), round((1 + LENGTH_JITTER) * fewest))
     # In an epoch that is heard faster than it may be, batches a little under the budget keep the count even. Where a
     # blurred order does not fit the count, as with a handful of utterances, a less blurred one does.
     even = budget.limit * heard.sum() / durations.sum()
     for jitter, limit in ((LENGTH_JITTER, even), (LENGTH_JITTER / 2, budget.limit), (0.0, budget.limit)):
-        order = np.argsort(budget.cost(heard * (1 + jitter * blur), tokens=tokens), kind="stable")
-        edges = _pack(order, heard, tokens, budget, limit)
+        order = np.argsort(budget.cost(heard * (1 + jitter * blur)), kind="stable")
+        edges = _pack(budget.cost(heard)[order], limit)
         if len(edges) - 1 <= count:
             break
     batches = [order[start:end] for start, end in pairwise(_split(edges, count).tolist())]
@@ -176,24 +161,18 @@ def _check(durations: NDArray[np.float64], alone: NDArray[np.float64], budget: B
         )
 
 
-def _pack(
-    order: NDArray[np.int64], durations: NDArray[np.float64], tokens: NDArray[np.int64], budget: Budget, limit: float
-) -> NDArray[np.int64]:
-    """Cut an order into the fewest runs that cost no more than the limit; give the runs' edges, 0 and the end too.
+def _pack(costs: NDArray[np.float64], limit: float) -> NDArray[np.int64]:
+    """Cut costs, in order, into the fewest runs within the limit; give the runs' edges, 0 and the end too.
 
-    The costs of the longest utterance and of the most tokens add up, so that a plain loop over numbers is enough: it
-    takes a quarter of a second for a million rows, less than array operations that find all runs at once.
+    A plain loop takes a quarter of a second for a million rows, less than array operations that find all runs at once.
     """
-    seconds = budget.cost(durations)
-    edges, start, longest, most = [0], 0, 0.0, 0.0
-    costs = zip(seconds[order].tolist(), (budget.per_token * tokens[order]).tolist(), strict=True)
-    for position, (length, text) in enumerate(costs):
-        longest = length if length > longest else longest
-        most = text if text > most else most
-        if (longest + most) * (position + 1 - start) > limit and position > start:
+    edges, start, longest = [0], 0, 0.0
+    for position, cost in enumerate(costs.tolist()):
+        longest = cost if cost > longest else longest
+        if longest * (position + 1 - start) > limit and position > start:
             edges.append(position)
-            start, longest, most = position, length, text
-    return np.array([*edges, len(order)])
+            start, longest = position, cost
+    return np.array([*edges, len(costs)])
 
 
 def _split(edges: NDArray[np.int64], count: int) -> NDArray[np.int64]:

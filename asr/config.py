@@ -80,12 +80,13 @@ def compose(schema: type[Schema], name: str, overrides: Sequence[str] = ()) -> S
         ConfigError: no such file, or a key or value is wrong.
     """
     import hydra  # only training composes; checkpoints are read without it
+    import yaml
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
 
     conf = resource("conf")
     own = Path(name)
-    if own.suffix in (".yaml", ".yml"):
+    if own.suffix == ".yaml":
         if not own.is_file():
             raise ConfigError(f"{name}: no such configuration file")
         folder, entry = own.resolve().parent, own.stem
@@ -104,7 +105,7 @@ def compose(schema: type[Schema], name: str, overrides: Sequence[str] = ()) -> S
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
             composed = hydra.compose(entry, [*overrides, *search])
         return OmegaConf.to_object(composed)  # type: ignore[return-value]
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"{name}: {_explain(error, _keys(node))}") from error
 
 

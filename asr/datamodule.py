@@ -175,7 +175,6 @@ class PlanSampler(Sampler[list[tuple[int, int]]]):
         ranks: number of processes that train together.
         rank: which of them this is.
         heard: gives the seconds that each utterance lasts in an epoch.
-        tokens: tokens of each utterance, for a budget that counts them.
     """
 
     def __init__(
@@ -187,7 +186,6 @@ class PlanSampler(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         *,
         heard: Callable[[int], NDArray[np.float64]] | None = None,
-        tokens: NDArray[np.int64] | None = None,
     ) -> None:
         self.durations = durations
         self.budget = budget
@@ -195,7 +193,6 @@ class PlanSampler(Sampler[list[tuple[int, int]]]):
         self.ranks = ranks
         self.rank = rank
         self.heard = heard
-        self.tokens = tokens
         self.epoch = 0
         self.done = 0
         """Utterances of the epoch that were trained on before this run took it up."""
@@ -246,7 +243,6 @@ class PlanSampler(Sampler[list[tuple[int, int]]]):
             self.seed,
             epoch,
             self.ranks,
-            tokens=self.tokens,
             heard=self.heard(epoch) if self.heard else None,
             done=done,
         )
@@ -301,7 +297,11 @@ class SpeechDataModule(PlannedDataModule):
         everything = load_manifests(config.train, "data.train")
         self.train = everything.filter(config.max_seconds)
         if budget:  # a measured one knows who does not fit even alone; a number that is too small is a mistake
-            fits = budget.cost(self.train.durations / min(config.speeds), 1) <= budget.limit
+            fits = budget.cost(self.train.durations / min(config.speeds)) <= budget.limit
+            if not fits.any():
+                raise DataError(
+                    "data.train: no utterance fits into memory, not even alone: cut them, or train a smaller model"
+                )
             for row in np.flatnonzero(~fits):
                 log.warning("%s does not fit into memory even alone: left out", self.train[int(row)].id)
             self.train = self.train.select(fits)
@@ -320,9 +320,6 @@ class SpeechDataModule(PlannedDataModule):
         ranks, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         speeds, durations = np.array(self.config.speeds), self.train.durations
         hashes = hash_ids(self.train.table["id"].to_pylist())
-        tokens = None
-        if self.budget.per_token:
-            tokens = np.array([len(self.tokenizer.encode(text)) for text in self.train.texts])
         sampler = PlanSampler(
             durations / speeds.min(),
             self.budget,
@@ -330,7 +327,6 @@ class SpeechDataModule(PlannedDataModule):
             ranks,
             rank,
             heard=lambda epoch: durations / speeds[utterance_seeds(self.seed, epoch, hashes) % len(speeds)],
-            tokens=tokens,
         )
         workers = self.config.workers
         self.dataset = SpeechDataset(self.train, self.tokenizer, list(self.config.speeds), self.seed, self.augmenter)
@@ -348,7 +344,7 @@ class SpeechDataModule(PlannedDataModule):
         ranks, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         longest = float(self.valid.durations.max())
         budget = max(self.budget.limit, float(self.budget.cost(np.array(longest))))
-        plan = plan_epoch(self.valid.durations, replace(self.budget, limit=budget, per_token=0.0), self.seed, 0, ranks)
+        plan = plan_epoch(self.valid.durations, replace(self.budget, limit=budget), self.seed, 0, ranks)
         keys = [[(0, int(row)) for row in rows] for rows in plan[rank]]
         dataset = SpeechDataset(self.valid, self.tokenizer, [1.0], self.seed)
         workers = min(1, self.config.workers)

@@ -31,7 +31,7 @@ def replacing(path: Path | str, folder: bool = False) -> Iterator[Path]:
         WriteError: the folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{uuid4().hex}-{path.name[-40:]}")
+    temporary = path.parent / f".{uuid4().hex}-{path.name[-40:]}"  # `with_name` refuses `.` and `/`
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         (temporary.mkdir if folder else temporary.touch)()

@@ -55,6 +55,9 @@ def find_recordings(names: Sequence[str]) -> tuple[list[Recording], list[AudioEr
             missing = "the folder holds no audio file"
         elif glob.has_magic(name) and not os.path.exists(name):
             root = Path(*_parts_before_pattern(name))
+            if ".." in Path(name).parts[len(root.parts) :]:
+                errors.append(AudioError(f"{name}: has .. behind a wildcard: name the folder that is meant"))
+                continue
             paths = sorted(Path(path) for path in glob.glob(name, recursive=True) if os.path.isfile(path))
             recordings = [Recording(path, path.parent.relative_to(root)) for path in paths]
             missing = "no file fits this pattern"

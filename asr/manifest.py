@@ -5,6 +5,7 @@ The keys are NeMo's (`audio_filepath`, `duration`, `text`, `offset`) plus `id`, 
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tempfile
@@ -87,6 +88,8 @@ class Manifest:
         except pyarrow.ArrowInvalid as error:
             _find_fault(path)
             raise DataError(f"{path}: not a manifest of JSON lines: {error}") from error
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
         pyarrow.default_memory_pool().release_unused()  # what parsing took; workers would inherit it
         return cls(table, str(path))
 
@@ -157,10 +160,17 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     Args:
         path: the file; its folder is made if need be.
         utterances: audio below the manifest's folder is written relative to it, other audio as an absolute path.
+
+    Raises:
+        DataError: an id is there twice.
     """
     path = Path(os.path.abspath(path))
+    seen: set[str] = set()
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         for utterance in utterances:
+            if utterance.id in seen:
+                raise DataError(f"{path}: not written: id {utterance.id!r} is there twice; ids must be unique")
+            seen.add(utterance.id)
             audio = Path(os.path.abspath(utterance.audio_filepath))
             shown = audio.relative_to(path.parent) if audio.is_relative_to(path.parent) else audio
             line = {n: v for n, v in asdict(utterance).items() if v or n in ("duration", "text")}
@@ -241,7 +251,8 @@ def _lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read JSON objects with their line numbers."""
     number = 0
     try:
-        with open(path, encoding="utf-8", newline="\n") as file:
+        opened = gzip.open if str(path).endswith(".gz") else open  # as Arrow does
+        with opened(path, "rt", encoding="utf-8", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     fields = json.loads(line)

@@ -164,7 +164,10 @@ def _seconds(utterance: Utterance) -> float | str:
     if utterance.duration:
         return utterance.duration
     try:
+        utterance.audio_filepath.encode()
         seconds = duration(utterance.audio_filepath)
+    except UnicodeEncodeError:  # manifests are UTF-8
+        return f"{utterance.audio_filepath!r}: its name is not UTF-8: rename it"
     except AudioError as error:
         return str(error)
     return seconds if seconds > 0 else f"{utterance.audio_filepath}: holds no audio"

@@ -44,7 +44,10 @@ def checked_audio(source: Audio | tuple[ArrayLike, int]) -> Audio:
     if isinstance(source, Audio):
         waveform, rate = source.waveform, source.sample_rate
     elif isinstance(source, tuple) and len(source) == 2 and np.ndim(source[1]) == 0:
-        waveform, rate = np.asarray(source[0]), source[1]
+        try:
+            waveform, rate = np.asarray(source[0]), source[1]
+        except (TypeError, ValueError, RuntimeError) as error:  # ragged rows; a tensor on a GPU, or with a gradient
+            raise InputTypeError(f"samples cannot be made an array: {' '.join(str(error).split())}") from error
     elif hasattr(source, "shape"):
         raise InputTypeError("an array alone does not say its sample rate: pass (array, sample_rate)")
     else:

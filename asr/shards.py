@@ -15,6 +15,7 @@ all of them: where storage is slow to seek, copy the shards to a local disk firs
 
 from __future__ import annotations
 
+import glob
 import io
 import math
 import os
@@ -63,7 +64,7 @@ def write_shards(
     number = (np.cumsum(manifest.durations[order]) / (hours * 3600)).astype(np.int64)
     parts = [order[number == n] for n in np.unique(number)]
     paths = [folder / f"{name}-{index:06d}.tar" for index in range(len(parts))]
-    if strange := set(folder.glob(f"{name}-*.tar")) - set(paths):
+    if strange := set(folder.glob(f"{glob.escape(name)}-{'[0-9]' * 6}.tar")) - set(paths):
         raise DataError(f"{min(strange)}: belongs to other shards: delete those, or write to another folder")
 
     def write(path: Path, rows: NDArray[np.int64]) -> tuple[list[Utterance], list[str]]:
@@ -114,6 +115,7 @@ def _write_shard(path: Path, wanted: list[Utterance]) -> tuple[list[Utterance], 
     written: list[Utterance] = []
     faults: list[str] = []
     with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
+        path.with_suffix(".jsonl").unlink(missing_ok=True)  # an earlier one would be taken for this shard's
         for utterance in wanted:
             try:
                 content, suffix, offset = _read(utterance)

@@ -95,28 +95,36 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
 
     Raises:
         DataError: there is no text to learn from.
+        ConfigError: the vocabulary is smaller than the alphabet.
     """
     normalizer = get_normalizer(config.normalizer)
     sentences = [sentence for sentence in map(normalizer, texts) if sentence]
     if not sentences:
         raise DataError("no text to learn a tokenizer from: every transcript is empty after normalisation")
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
-        model_writer=model,
-        model_type=config.kind,
-        vocab_size=config.vocabulary,
-        hard_vocab_limit=False,  # a small corpus gets a smaller vocabulary, not an error
-        character_coverage=1.0,
-        normalization_rule_name="identity",
-        pad_id=BLANK,
-        pad_piece="<blank>",
-        unk_id=UNKNOWN,
-        bos_id=START,
-        eos_id=END,
-        num_threads=1,  # more threads would make the order of ties, and so the vocabulary, a matter of luck
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            model_type=config.kind,
+            vocab_size=config.vocabulary,
+            hard_vocab_limit=False,  # a small corpus gets a smaller vocabulary, not an error
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            pad_id=BLANK,
+            pad_piece="<blank>",
+            unk_id=UNKNOWN,
+            bos_id=START,
+            eos_id=END,
+            num_threads=1,  # more threads would make the order of ties, and so the vocabulary, a matter of luck
+            minloglevel=2,
+            use_all_vocab=config.kind == "char",  # else characters beyond `vocab_size` would be unknown
+        )
+    except RuntimeError as error:
+        raise ConfigError(
+            f"tokenizer.vocabulary={config.vocabulary} is too small for the characters of the texts: raise it, or take "
+            f"tokenizer.kind=char ({' '.join(str(error).split())})"
+        ) from error
     return Tokenizer(model.getvalue(), config.normalizer)
 
 

@@ -75,7 +75,7 @@ class Transcriber:
         """Read a checkpoint.
 
         Args:
-            path: a checkpoint of this package; None for the embedded English model.
+            path: a checkpoint of this package; None or `embedded` for the embedded English model.
             device: `auto`, `cpu` or `cuda`.
             mode: a decoding mode, or all the search's options, or some of them by name; what is not said is as the
                 checkpoint recommends for that mode, else the default.
@@ -85,11 +85,12 @@ class Transcriber:
             CheckpointError: the checkpoint cannot be read.
             ConfigError: there is no such device or mode, or a file that the options name cannot be read.
         """
-        path = Path(path) if path else EMBEDDED
+        path = checkpoint_file(path)
         model, about = checkpoint.load(path, choose_device(device))
         options = mode if isinstance(mode, DecodingOptions) else _options(about, mode, path)
         read_files(options, model.tokenizer)
-        return cls(model, options, path.stem, vad)
+        name = path.absolute().parent.name if path.stem == "model" else path.stem  # every run's file is called that
+        return cls(model, options, name, vad)
 
     def transcribe(
         self,
@@ -315,6 +316,11 @@ def in_threads(
         if stop:
             stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+def checkpoint_file(name: Path | str | None) -> Path:
+    """Give the file that a name means: None and `embedded` are the English model of the package."""
+    return EMBEDDED if not name or str(name) == "embedded" else Path(name)
 
 
 def _options(about: Mapping[str, Any], mode: str | Mapping[str, Any] | None, path: Path) -> DecodingOptions:

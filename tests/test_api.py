@@ -95,6 +95,7 @@ def test_samples_come_with_their_rate(english, speech, data):
         ((np.zeros(100, np.uint8), 16_000), "floats"),
         ((np.array(["a"]), 16_000), "floats"),
         ((np.zeros(100), 16_000, 1), "got tuple"),
+        (([[0.1, 0.2], [0.3]], 16_000), "cannot be made an array"),
         (b"RIFF", "got bytes"),
         (None, "got NoneType"),
         (7, "got int"),

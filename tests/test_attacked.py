@@ -371,3 +371,11 @@ def test_an_unreadable_folder_is_named_and_the_rest_done(trained, tmp_path, monk
     assert [recording.path.name for recording in recordings] == ["good.flac"]
     assert len(errors) == 1
     assert "secret: cannot be opened: permission denied" in str(errors[0])
+
+
+def test_no_pattern_leads_out_of_the_output_folder(tmp_path, monkeypatch):
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    (tmp_path / "b.wav").touch()
+    monkeypatch.chdir(tmp_path)
+    recordings, errors = find_recordings(["in/*/../../b*.wav"])
+    assert (recordings, len(errors)) == ([], 1)

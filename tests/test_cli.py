@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import soundfile
 
 from asr.cli import main
+from asr.cli.terminal import console
 from asr.model import checkpoint
 from asr.tokenizer import BLANK
 
@@ -268,3 +271,56 @@ def test_going_on_and_beginning_anew_exclude_each_other(asr, trained):
     result = asr("train", "--config", "mini_librispeech", "--resume", "--init-from", trained)
     assert result.returncode == 2
     assert "choose one of them" in result.stderr
+
+
+def test_a_progress_bar_takes_nothing_from_standard_output(trained, data):
+    """With standard error a terminal and standard output a pipe, text goes to the pipe alone."""
+    terminal, theirs = pty.openpty()
+    code = "import sys; from asr.cli import main; main()"
+    words = ["transcribe", data / "1737-146161-0009.flac", "--model", trained]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)], stdout=subprocess.PIPE, stderr=theirs, text=True
+    ) as process:
+        os.close(theirs)
+        text = process.communicate()[0]
+    os.close(terminal)
+    assert process.returncode == 0
+    assert text.count("\n") == 1
+    assert text.strip()
+
+
+def test_paths_are_printed_as_they_are(capsys):
+    console.print("runs/[live]/a:x:.wav")
+    assert capsys.readouterr().err == "runs/[live]/a:x:.wav\n"
+
+
+def test_a_file_called_none_keeps_its_name(asr, trained):
+    assert "error: None.wav: " in asr("transcribe", "None.wav", "--model", trained).stderr
+
+
+def test_a_result_is_printed_though_its_table_is_refused(asr, trained, data, tmp_path):
+    (tmp_path / "t.csv").write_text("other\n")
+    done = asr("evaluate", "--manifest", data / "manifest.jsonl", "--model", trained, "--csv", tmp_path / "t.csv")
+    assert done.returncode == 2
+    assert "WER" in done.stdout
+    assert "has other columns" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("--tune", "--json", "r.json"), ("--tune", "--report", "r")])
+def test_what_an_option_would_ignore_is_refused(asr, data, words):
+    done = asr("evaluate", "--manifest", data / "manifest.jsonl", *words)
+    assert done.returncode == 2
+    assert f"{words[1]} does nothing with --tune" in done.stderr
+
+
+def test_the_package_model_and_a_runs_model_have_names(asr, model, data, tmp_path):
+    checkpoint.save(tmp_path / "mine" / "model.safetensors", model, {})
+    audio = data / "1737-146161-0009.flac"
+    for wanted, name in (("embedded", "english"), (tmp_path / "mine" / "model.safetensors", "mine")):
+        done = asr("transcribe", audio, "--format", "json", "--model", wanted, "--beam_size", 2)
+        assert json.loads(done.stdout)["model"] == name
+    assert json.loads(asr("info", "embedded").stdout)["about"]["metrics"]
+
+
+def test_whispers_word_timestamps_true_is_refused_at_once(asr, data):
+    assert asr("transcribe", data / "1737-146161-0009.flac", "--word_timestamps", "True").returncode == 2

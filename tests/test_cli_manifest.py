@@ -145,3 +145,11 @@ def test_merge_tells_utterances_of_one_name_apart(asr, tmp_path):
     ]  # fmt: skip
     assert "same name" in asr("merge", parts[0], parts[0], "--output", tmp_path / "twice.jsonl").err
     assert not (tmp_path / "twice.jsonl").exists()
+
+
+def test_split_overwrites_nothing(asr, tmp_path):
+    write_manifest(tmp_path / "train.jsonl", Manifest.load(SHIPPED))
+    refused = asr("split", tmp_path / "train.jsonl", "--output", tmp_path)
+    assert refused.code == 2
+    assert "is there already" in refused.err
+    assert len(Manifest.load(tmp_path / "train.jsonl")) == len(Manifest.load(SHIPPED))

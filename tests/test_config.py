@@ -61,3 +61,12 @@ def test_build_names_the_unknown_key(monkeypatch, traced):
 
 def test_resources_are_there():
     assert (resource("conf") / "recipe" / "mini_librispeech.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    "content", [b"model: [", b"defaults: /schema\n", b"run:\n\tx: 1\n", "run: café\n".encode("latin-1")]
+)
+def test_a_damaged_file_of_ones_own_is_one_line(tmp_path, content):
+    (tmp_path / "own.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"\A[^\n]*own\.yaml[^\n]*\Z"):
+        compose(TrainConfig, str(tmp_path / "own.yaml"))

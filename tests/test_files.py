@@ -118,3 +118,11 @@ def test_a_folder_in_the_way_stays(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="taken: cannot be written: Is a directory"), replacing(tmp_path / "taken"):
         pass
     assert os.listdir(tmp_path) == ["taken"]
+
+
+@pytest.mark.parametrize("name", [".", "/"])
+def test_a_path_without_a_name_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_file(name, "text")
+    assert os.listdir(tmp_path) == []

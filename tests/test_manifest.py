@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import multiprocessing
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asr import exchange
 from asr.errors import DataError
 from asr.manifest import Manifest, Utterance, read_packed, write_manifest
 
@@ -251,3 +253,25 @@ def test_select_keeps_rows_and_may_keep_none(tmp_path: Path) -> None:
     assert [utterance.id for utterance in manifest.select(np.array([True, False, True]))] == ["a", "c"]
     assert len(manifest.select(np.zeros(3, dtype=bool))) == 0
     assert manifest.table["id"].to_pylist() == ["a", "b", "c"]
+
+
+def test_an_id_that_is_there_twice_is_not_written(tmp_path):
+    with pytest.raises(DataError, match="'a' is there twice"):
+        write_manifest(tmp_path / "m.jsonl", [Utterance("a", "x.wav", 1.0), Utterance("a", "y.wav", 1.0)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_packed_manifest_and_a_damaged_one(tmp_path):
+    line = b'{"audio_filepath": "a.wav", "duration": 1}\n'
+    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(line))
+    assert len(Manifest.load(tmp_path / "m.jsonl.gz")) == 1
+    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(line + b'{"duration": 1}\n'))
+    with pytest.raises(DataError, match="line 2: audio_filepath is missing"):
+        Manifest.load(tmp_path / "m.jsonl.gz")
+    damaged = bytearray(gzip.compress(line))
+    damaged[10] = 0xFF  # there is no such kind of block
+    (tmp_path / "m.jsonl.gz").write_bytes(damaged)
+    with pytest.raises(DataError, match="m.jsonl.gz"):
+        Manifest.load(tmp_path / "m.jsonl.gz")
+    with pytest.raises(DataError, match="m.jsonl.gz"):
+        exchange.read(tmp_path / "m.jsonl.gz")

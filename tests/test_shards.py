@@ -179,3 +179,24 @@ def test_missing_shard_and_damaged_member_are_one_line(sharded, tmp_path):
     assert member
     with pytest.raises(AudioError, match="damaged or truncated"):
         load_mono(f"{member['shard']}:{member['start']}:{int(member['size']) // 2}")
+
+
+def test_a_shard_that_is_written_anew_forgets_its_old_manifest(tmp_path):
+    audio, out = tmp_path / "a.flac", tmp_path / "s"
+    audio.write_bytes(FLAC.read_bytes())
+    write_manifest(tmp_path / "m.jsonl", [Utterance("a", str(audio), duration(audio))])
+    rows = Manifest.load(tmp_path / "m.jsonl")
+    write_shards(rows, out, "m", 1.0)
+    (out / "m-000000.tar").unlink()
+    audio.rename(tmp_path / "away")
+    with pytest.raises(DataError, match="none of its audio can be read"):
+        write_shards(rows, out, "m", 1.0)
+    (tmp_path / "away").rename(audio)
+    member = Manifest.load(write_shards(rows, out, "m", 1.0)[0])[0].audio_filepath
+    np.testing.assert_array_equal(load_mono(member), load_mono(audio))
+
+
+def test_shards_of_a_longer_name_are_no_strangers(corpus, tmp_path):
+    write_shards(corpus, tmp_path / "s", "train-clean", 1.0)
+    path, faults = write_shards(corpus, tmp_path / "s", "train", 1.0)
+    assert (len(Manifest.load(path)), faults) == (len(corpus), [])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from asr.errors import CheckpointError, ConfigError, DataError
-from asr.tokenizer import BLANK, END, SPECIALS, START, Tokenizer, TokenizerConfig, train_tokenizer
+from asr.tokenizer import BLANK, END, SPECIALS, START, UNKNOWN, Tokenizer, TokenizerConfig, train_tokenizer
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe", "char"])
@@ -37,3 +37,10 @@ def test_wrong_input_is_refused():
         TokenizerConfig(kind="words")
     with pytest.raises(ConfigError, match="did you mean 'basic'"):
         TokenizerConfig(normalizer="basik")
+
+
+def test_the_alphabet_may_be_larger_than_the_vocabulary_that_characters_ignore():
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 600)))
+    assert UNKNOWN not in train_tokenizer([text], TokenizerConfig(kind="char")).encode(text)
+    with pytest.raises(ConfigError, match="tokenizer.vocabulary=100 is too small"):
+        train_tokenizer([text], TokenizerConfig(vocabulary=100))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from asr.errors import AsrError, ConfigError
 from asr.evaluation.text_files import read_texts
 from asr.transcriber import Transcriber
 from asr.transcript import Segment, Span, Transcript, Word
+from asr.writers import subtitles
 from asr.writers.subtitles import SubtitleOptions, make_cues
 
 WORDS = (
@@ -228,7 +230,7 @@ def test_unique_stems_never_share_a_file(sources: list[str]) -> None:
 
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "transcript.schema.json").read_text(encoding="utf-8"))
-ODD = ("<b>", "R&D", "-->", '"quoted"', "naïve", "日本語", "\t", "a\tb", "—", "1,000", "don't")
+ODD = ("<b>", "R&D", "-->", "--->", '"quoted"', "naïve", "日本語", "\t", "a\tb", "—", "1,000", "don't")
 SPOKEN = (
     "It was the best of times, it was the worst of times, it was the age of wisdom. It was the age of foolishness, it "
     "was the epoch of belief, it was the epoch of incredulity; it was the season of light and it was the season of "
@@ -296,7 +298,7 @@ def test_subtitles_read_back(transcript: Transcript) -> None:
     cues = make_cues(transcript, SubtitleOptions())
     srt = pysrt.from_string(writers.render(transcript, "srt"))
     assert [(each.start.ordinal, each.end.ordinal) for each in srt] == [(cue.start, cue.end) for cue in cues]
-    assert [each.text for each in srt] == ["\n".join(cue.lines).replace("-->", "->") for cue in cues]
+    assert [each.text for each in srt] == [re.sub("--+>", "->", "\n".join(cue.lines)) for cue in cues]
     vtt = webvtt.from_buffer(io.StringIO(writers.render(transcript, "vtt")))
     assert [each.start_in_seconds for each in vtt] == [cue.start // 1000 for cue in cues]
     unescaped = [each.raw_text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") for each in vtt]
@@ -424,3 +426,11 @@ def test_json_of_real_speech_fits_the_schema(data: Path) -> None:
     assert len(real.segments[0].words) > 3
     for broken in ({"text": "a"}, json.loads(EXPECTED) | {"extra": 1}, json.loads(EXPECTED) | {"duration": -1}):
         assert not validator.is_valid(broken)
+
+
+def test_a_width_beyond_all_texts_is_no_more_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    wrap = subtitles.textwrap.wrap
+    monkeypatch.setattr(subtitles.textwrap, "wrap", lambda *a, **k: calls.append(a) or wrap(*a, **k))
+    assert subtitles._lines(["one", "two"], SubtitleOptions(max_line_width=10**8)) == ["one two"]
+    assert len(calls) < 10

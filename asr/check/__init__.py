@@ -19,5 +19,6 @@ from __future__ import annotations
 
 from asr.check.dataset import Checked, Plausibility, check
 from asr.check.findings import KINDS, SEVERITIES, Finding
+from asr.check.text import Infeasible
 
-__all__ = ["KINDS", "SEVERITIES", "Checked", "Finding", "Plausibility", "check"]
+__all__ = ["KINDS", "SEVERITIES", "Checked", "Finding", "Infeasible", "Plausibility", "check"]

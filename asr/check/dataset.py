@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from asr.check.audio import judge
 from asr.check.duplicates import Keys, find_duplicates, find_leaks
 from asr.check.findings import KINDS, SEVERITIES, Finding, soften
 from asr.check.listen import listen
-from asr.check.text import judge_feasibility, judge_texts
+from asr.check.text import Infeasible, judge_feasibility, judge_texts
 from asr.manifest import Manifest
 from asr.tokenizer import Tokenizer
 
@@ -31,8 +31,6 @@ class Plausibility(NamedTuple):
     """Why the model cannot judge this manifest; empty if it can."""
 
 
-Infeasible = Callable[[Sequence[str], NDArray[np.float64]], NDArray[np.bool_]]
-"""Tells for texts and seconds which no CTC alignment can write."""
 JudgePlausibility = Callable[[Manifest, NDArray[np.bool_]], Plausibility]
 """Judges the rows of a manifest that a mask says True of."""
 

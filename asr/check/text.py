@@ -23,6 +23,8 @@ FACTOR = 1.5  # ... and from the usual rate by this much: in a short text the pa
 LEAST_DEVIATION = 0.1  # of log durations; one careful reader (LJSpeech) has 0.09, and small sets show less by chance
 FEWEST = 20  # utterances from which a median and a deviation can be taken
 
+Infeasible = Callable[[Sequence[str], NDArray[np.float64]], NDArray[np.bool_]]
+"""Tells for texts and seconds which no CTC alignment can write."""
 READ_ALOUD = "&@#*%/\\_[]{}<>|~^=+"  # punctuation to Unicode, but words to a reader
 MARKUP = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}|&#?\w+;|https?://\S+|\\[ntr]\b")
 # UTF-8 that was read as Latin-1 or Windows-1252: an accented capital followed by a sign or control character.
@@ -150,7 +152,7 @@ def judge_feasibility(
     texts: Sequence[str],
     seconds: NDArray[np.float64],
     number: int,
-    infeasible: Callable[[Sequence[str], NDArray[np.float64]], NDArray[np.bool_]],
+    infeasible: Infeasible,
 ) -> Iterator[Finding]:
     """Name the utterances with too few encoder frames for their tokens.
 

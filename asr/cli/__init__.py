@@ -59,11 +59,12 @@ def main() -> None:
     try:
         app()
     except StoppedError as stopped:
-        console.print(str(stopped), markup=False)
+        console.print(str(stopped))
         sys.exit(128 + stopped.signal)
     except AsrError as error:
         complain(error)
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("interrupted; what was finished is kept")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what typer makes of an interrupt
+            console.print("interrupted; what was finished is kept")
+        raise

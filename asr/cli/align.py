@@ -47,7 +47,7 @@ def align(
     for name in formats:
         if output_dir:
             path = writers.write(transcript, output_dir, name, writers.unique_stems([str(audio)])[0], subtitles)
-            console.print(f"written: {path}", markup=False)
+            console.print(f"written: {path}")
         else:
             typer.echo(writers.render(transcript, name, subtitles), nl=False)
 

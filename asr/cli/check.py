@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from asr.check import Checked
     from asr.tokenizer import Tokenizer
 
-EMBEDDED_MODEL = "embedded"
 FACTOR = 4  # feature frames for each encoder frame where only a tokenizer is given: 40 ms, as most recipes here
 
 
@@ -28,7 +27,7 @@ def check(
         Path | None, typer.Option("--tokenizer", help="SentencePiece model: finds what CTC cannot align at 40 ms.")
     ] = None,
     model: Annotated[
-        str | None,
+        Path | None,
         typer.Option("--model", help="Checkpoint, or 'embedded': finds transcripts that do not fit the audio."),
     ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Folder for report.html and report.json.")] = None,
@@ -52,12 +51,12 @@ def check(
     from asr.evaluation.plausibility import TranscriptJudge, infeasible_rows
     from asr.manifest import Manifest
     from asr.model import checkpoint
-    from asr.transcriber import EMBEDDED, choose_device
+    from asr.transcriber import checkpoint_file, choose_device
 
     targets = _clean_targets(manifests, write_clean)
     recognizer = None
     if model:
-        recognizer, _ = checkpoint.load(EMBEDDED if model == EMBEDDED_MODEL else model, choose_device(device))
+        recognizer, _ = checkpoint.load(checkpoint_file(model), choose_device(device))
     pieces = _load_tokenizer(tokenizer) if tokenizer else recognizer.tokenizer if recognizer else None
     factor = recognizer.config.encoder.subsampling if recognizer else FACTOR
     loaded = [Manifest.load(path) for path in manifests]
@@ -128,10 +127,10 @@ def _show(checked: Checked) -> None:
     if table.row_count:
         Console().print(table)
     for note in checked.notes:
-        console.print(note, style="dim", markup=False)
+        console.print(note, style="dim")
     for number, manifest in enumerate(checked.manifests):
         bad = int(checked.offenders(number).sum())
-        console.print(f"{manifest.origin}: {bad:,} of {len(manifest):,} with errors or warnings", markup=False)
+        console.print(f"{manifest.origin}: {bad:,} of {len(manifest):,} with errors or warnings")
 
 
 def _write_clean(checked: Checked, targets: list[Path]) -> None:
@@ -143,4 +142,4 @@ def _write_clean(checked: Checked, targets: list[Path]) -> None:
             complain(DataError(f"{path}: not written: no utterance of {manifest.origin} is without error or warning"))
             continue
         write_manifest(path, kept)
-        console.print(f"{path}: {len(kept):,} utterances", markup=False)
+        console.print(f"{path}: {len(kept):,} utterances")

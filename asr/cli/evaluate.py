@@ -71,23 +71,26 @@ def evaluate(
 
     if (manifest is None) == (non_speech is None):
         raise ConfigError("name what to measure on: --manifest or --non-speech")
+    alone = "--non-speech" if non_speech else "--tune" if tune else ""
+    others = {"--tune": non_speech and tune, "--json": tune and json_file, "--csv": csv_file, "--report": report}
+    others |= {"--results": results, "--slice-by": slice_by}
+    if alone and (ignored := [name for name, value in others.items() if value]):
+        raise ConfigError(f"{ignored[0]} does nothing with {alone}: leave it out")
     if results:  # before hours of work, not after
         check_table(results)
     utterances = Manifest.load(manifest or non_speech or "")
     settings = search_settings(decoding, beam_size, language_model, hotwords, search)
     transcriber = Transcriber.load(model, device, settings)
-    if model and model.stem == "model":  # every run's checkpoint is called that
-        transcriber.name = model.absolute().parent.name
     if non_speech:
         return _measure_non_speech(transcriber, utterances, json_file)
     if tune:
         return _tune(transcriber, utterances, normalizer)
     with progress("Decoding", len(utterances)) as advance:
         result = run_evaluation(transcriber, utterances, normalizer, advance, split_keys(slice_by))
+    show_result(result)  # first: a file that cannot be written takes no result with it
     write_outputs(result, json_file, csv_file, report, utterances)
     if results:
         update_table(results, result)
-    show_result(result)
     raise typer.Exit(1 if result["unreadable"] else 0)
 
 

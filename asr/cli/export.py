@@ -20,8 +20,8 @@ def export(
     """
     from asr.export import export_onnx
     from asr.model import checkpoint
-    from asr.transcriber import EMBEDDED
+    from asr.transcriber import checkpoint_file
 
-    recognizer, _ = checkpoint.load(model or EMBEDDED)
+    recognizer, _ = checkpoint.load(checkpoint_file(model))
     export_onnx(recognizer, onnx)
-    console.print(f"{onnx}: features, lengths -> log_probs, frames", markup=False)
+    console.print(f"{onnx}: features, lengths -> log_probs, frames")

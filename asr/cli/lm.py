@@ -70,12 +70,12 @@ def build(
 def _tokenizer(model: Path | None, path: Path | None) -> Tokenizer:
     from asr.model import checkpoint
     from asr.tokenizer import Tokenizer
-    from asr.transcriber import EMBEDDED
+    from asr.transcriber import checkpoint_file
 
     if model and path:
         raise ConfigError("--model and --tokenizer both name a vocabulary: choose one of them")
     if path is None:
-        return checkpoint.load(model or EMBEDDED)[0].tokenizer
+        return checkpoint.load(checkpoint_file(model))[0].tokenizer
     try:
         return Tokenizer(path.read_bytes())
     except OSError as error:

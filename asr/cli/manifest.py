@@ -33,12 +33,11 @@ def convert(
             raise ConfigError(f"no format {name!r}; there are {', '.join(exchange.FORMATS)}")
     with console.status("converting"):
         known = exchange.read(source, source_format)
-        written = exchange.write(target, known.utterances, target_format)
-    faults = known.faults + written.faults
-    console.print(f"{target}: {len(known.utterances) - len(written.faults)} utterances", markup=False)
+        left_out = exchange.write(target, known.utterances, target_format)
+    console.print(f"{target}: {len(known.utterances) - len(left_out)} utterances")
     if lost := exchange.not_carried(target, known.utterances, target_format):
         console.print(f"this format has no place for: {', '.join(lost)}")
-    _report(faults)
+    _report([*known.faults, *left_out])
 
 
 @app.command()
@@ -64,15 +63,19 @@ def split(
     shares: Annotated[str, typer.Option("--shares", help="Name and share of each part.")] = "train=0.9,dev=0.1",
 ) -> None:
     """Divide a manifest by a hash of the speakers, so that no speaker is in two parts."""
+    from asr.errors import ConfigError
     from asr.manifest import Manifest, write_manifest
     from asr.subsets import split as divide
 
-    parts, warning = divide(Manifest.load(manifest), _parse_shares(shares))
+    wanted = _parse_shares(shares)
+    if there := [name for name in wanted if (output / f"{name}.jsonl").exists()]:
+        raise ConfigError(f"{output / there[0]}.jsonl: is there already: name another --output, or move it away")
+    parts, warning = divide(Manifest.load(manifest), wanted)
     if warning:
         console.print(warning, style="yellow")
     for name, part in parts.items():
         write_manifest(output / f"{name}.jsonl", part)
-        console.print(f"{output / name}.jsonl: {_size(part)}", markup=False)
+        console.print(f"{output / name}.jsonl: {_size(part)}")
 
 
 @app.command()
@@ -89,7 +92,7 @@ def merge(
     if len(loaded) < len(manifests):
         raise ConfigError("two of these manifests lie in folders of the same name, which tells utterances apart")
     write_manifest(output, chain(loaded))
-    console.print(f"{output}: {_size(Manifest.load(output))}", markup=False)
+    console.print(f"{output}: {_size(Manifest.load(output))}")
 
 
 @app.command("filter")
@@ -112,11 +115,11 @@ def sift(
     rules = Rules(min_duration, max_duration, min_rate, max_rate, text, speaker or [])
     kept, dropped = run(Manifest.load(manifest), rules)
     for rule, count in dropped.items():
-        console.print(f"dropped {count}: {rule}", markup=False)
+        console.print(f"dropped {count}: {rule}")
     if not len(kept):
         raise DataError(f"{manifest}: no utterance passes every rule; nothing was written")
     write_manifest(output, kept)
-    console.print(f"{output}: {_size(kept)}", markup=False)
+    console.print(f"{output}: {_size(kept)}")
 
 
 @app.command()
@@ -133,7 +136,7 @@ def shard(
     with progress("Writing shards", len(utterances)) as advance:
         path, faults = write_shards(utterances, output, manifest.name.split(".")[0], hours, advance)
     written = Manifest.load(path)
-    console.print(f"{path}: {_size(written)}", markup=False)
+    console.print(f"{path}: {_size(written)}")
     _report(faults)
 
 
@@ -167,7 +170,7 @@ def _report(faults: Sequence[str]) -> None:
     if faults:
         console.print(f"{len(faults)} left out:", style="yellow")
         for fault in faults[:10]:
-            console.print(f"  {fault}", markup=False)
+            console.print(f"  {fault}")
         raise typer.Exit(1)
 
 
@@ -199,4 +202,4 @@ def _show(manifest: Path, numbers: dict[str, Any]) -> None:
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
         histogram.add_row(f"{low:.1f} - {high:.1f}", f"{count:,}", "█" * round(40 * count / max(counts)))
     for part in (table, quantiles, histogram):
-        Console().print(part)
+        Console(markup=False, emoji=False).print(part)

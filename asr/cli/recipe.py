@@ -63,7 +63,7 @@ def recipe(
             given = [*(["--source", str(source)] if source else []), *(["--output", str(output)] if output else [])]
             rest = [word for later in wanted[position:] for word in ("--stage", later)]
             again = shlex.join(["asr", "recipe", corpus, *rest, *given, *(overrides or [])])
-            console.print(f"go on with: {again}", markup=False)
+            console.print(f"go on with: {again}")
             raise typer.Exit(2 if isinstance(error, AsrError) else 130) from error
 
 
@@ -87,4 +87,4 @@ def tokenizer(
 
     composed = compose(TrainConfig, config, overrides or [])
     tokens = len(prepare_tokenizer(composed))
-    console.print(f"tokenizer: {composed.run}/tokenizer.model, {tokens} tokens", markup=False)
+    console.print(f"tokenizer: {composed.run}/tokenizer.model, {tokens} tokens")

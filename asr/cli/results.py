@@ -85,7 +85,7 @@ def show_result(result: dict[str, Any]) -> None:
         first = next(row["error"] for row in result["results"] if "error" in row)
         console.print(f"error: {result['unreadable']} files cannot be read, the first: {first}", style="red")
     if result["slices"]:
-        Console(highlight=False).print(_table(result["slices"]))
+        Console(highlight=False, markup=False, emoji=False).print(_table(result["slices"]))
 
 
 def _table(slices: dict[str, list[dict[str, Any]]]) -> Table:

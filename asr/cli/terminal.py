@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from asr.errors import AsrError, ConfigError
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)  # paths stay as they are
 
-Model = Annotated[Path | None, typer.Option("--model", help="Checkpoint to use. Default: the embedded English model.")]
+Model = Annotated[
+    Path | None, typer.Option("--model", help="Checkpoint. Default: `embedded`, the English model of the package.")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Decoding = Annotated[
     str | None,
@@ -25,7 +28,9 @@ Decoding = Annotated[
         "checkpoint recommends for it. Default: the way that the checkpoint recommends, else ctc.",
     ),
 ]
-BeamSize = Annotated[int | None, typer.Option("--beam-size", help="Hypotheses kept side by side; 1 is greedy.")]
+BeamSize = Annotated[
+    int | None, typer.Option("--beam-size", "--beam_size", help="Hypotheses kept side by side; 1 is greedy.")
+]
 LanguageModelFile = Annotated[
     Path | None,
     typer.Option(
@@ -79,8 +84,6 @@ def search_settings(
     Raises:
         ConfigError: a setting is not written as key=value.
     """
-    import yaml
-
     values = {
         "mode": mode,
         "beam_size": beam_size,
@@ -92,19 +95,21 @@ def search_settings(
         key, equals, value = setting.partition("=")
         if not equals:
             raise ConfigError(f"--search {setting}: write key=value")
-        chosen[key] = yaml.safe_load(value)
+        chosen[key] = value
     return chosen
 
 
 def complain(error: AsrError) -> None:
     """Print an error the user can mend."""
-    console.print(f"error: {error}", style="red", markup=False)
+    console.print(f"error: {error}", style="red")
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on standard error; yields the function that moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    # Else rich takes what is printed to standard output for its own console, standard error, even when that is a file.
+    shared = sys.stdout.isatty()
+    with Progress(*columns, console=console, transient=True, redirect_stdout=shared) as bar:
         task = bar.add_task(title, total=total)
         yield lambda steps: bar.advance(task, steps)

@@ -40,27 +40,30 @@ def train(
     from asr.config import compose
     from asr.training.config import TrainConfig
     from asr.training.fit import train as run_training
-    from asr.transcriber import EMBEDDED
+    from asr.transcriber import checkpoint_file
 
-    init_from = EMBEDDED if init_from == Path("embedded") else init_from
+    init_from = checkpoint_file(init_from) if init_from else None
     composed = compose(TrainConfig, config, overrides or [])
     console.print(f"trained: {run_training(composed, resume, init_from)}")
 
 
 def _is_language_model(config: Path) -> bool:
     """Tell whether a YAML file of one's own is about a language model: its texts are named in it."""
-    if config.suffix not in (".yaml", ".yml") or not config.is_file():
+    if config.suffix != ".yaml" or not config.is_file():
         return False
-    return any(line.startswith(("text:", "tokenizer_from:")) for line in config.read_text("utf-8").splitlines())
+    return any(
+        line.startswith(("text:", "tokenizer_from:"))
+        for line in config.read_text("utf-8", errors="replace").splitlines()
+    )
 
 
 def _train_language_model(config: str, overrides: list[str], resume: bool) -> None:
     from asr.config import compose
     from asr.training.language_model import LanguageModelRun, train_language_model
-    from asr.transcriber import EMBEDDED
+    from asr.transcriber import checkpoint_file
 
     composed = compose(LanguageModelRun, config, overrides)
-    source = EMBEDDED if composed.tokenizer_from == "embedded" else Path(composed.tokenizer_from)
+    source = checkpoint_file(composed.tokenizer_from)
     console.print(f"trained: {train_language_model(composed, source, resume)}")
 
 
@@ -82,6 +85,6 @@ def info(
 ) -> None:
     """Show what is in a checkpoint: sizes, tokenizer, where it came from, how good it is."""
     from asr.model.checkpoint import describe
-    from asr.transcriber import EMBEDDED
+    from asr.transcriber import checkpoint_file
 
-    typer.echo(json.dumps(describe(model or EMBEDDED), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(describe(checkpoint_file(model)), indent=2, ensure_ascii=False))

@@ -41,14 +41,27 @@ if TYPE_CHECKING:
     from asr.writers import SubtitleOptions
 
 
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        help="Audio or video files, folders (searched recursively), patterns in quotes, or - for standard input.",
+        metavar="FILE...",
+    ),
+]
+WordTimestamps = Annotated[
+    bool, typer.Option("--word-timestamps", help="Time and confidence of each word, in the JSON.")
+]
+Channels = Annotated[str, typer.Option("--channels", help="mix them, or split: one transcript for each.")]
+VoiceDetector = Annotated[bool, typer.Option("--vad/--no-vad", help="Decode only where someone speaks, or everything.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Skip inputs whose output is in --output-dir.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Files to work on at once; the output is the same.")]
+Attention = Annotated[
+    Path | None, typer.Option("--attention", help="Write pages here that show where each head listened.")
+]
+
+
 def transcribe(
-    files: Annotated[
-        list[str],
-        typer.Argument(
-            help="Audio or video files, folders (searched recursively), patterns in quotes, or - for standard input.",
-            metavar="FILE...",
-        ),
-    ],
+    files: Files,
     model: Model = None,
     device: Device = "auto",
     decoding: Decoding = None,
@@ -58,23 +71,16 @@ def transcribe(
     search: SearchSettings = None,
     format: Format = "txt",
     output_dir: OutputDir = None,
-    word_timestamps: Annotated[
-        bool,
-        typer.Option("--word-timestamps", "--word_timestamps", help="Time and confidence of each word, in the JSON."),
-    ] = False,
+    word_timestamps: WordTimestamps = False,
     max_line_width: MaxLineWidth = 42,
     max_line_count: MaxLineCount = 2,
     max_cue_seconds: MaxCueSeconds = 7.0,
     min_gap: MinGap = 0.08,
-    channels: Annotated[str, typer.Option("--channels", help="mix them, or split: one transcript for each.")] = "mix",
-    vad: Annotated[
-        bool, typer.Option("--vad/--no-vad", help="Decode only where someone speaks, or everything.")
-    ] = True,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip inputs whose output is in --output-dir.")] = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Files to work on at once; the output is the same.")] = 1,
-    attention: Annotated[
-        Path | None, typer.Option("--attention", help="Write pages here that show where each head listened.")
-    ] = None,
+    channels: Channels = "mix",
+    vad: VoiceDetector = True,
+    resume: Resume = False,
+    jobs: Jobs = 1,
+    attention: Attention = None,
 ) -> None:
     """Turn recordings into text.
 
@@ -85,8 +91,8 @@ def transcribe(
     What is finished stays in every case, and --resume goes on from there.
     """
     from asr import writers
-    from asr.inputs import find_recordings
-    from asr.transcriber import EMBEDDED, Transcriber, in_threads
+    from asr.config import check_choice
+    from asr.transcriber import EMBEDDED, Transcriber, checkpoint_file
 
     # Before hours of work, not after.
     formats = writers.parse_formats(format)
@@ -94,31 +100,35 @@ def transcribe(
         raise ConfigError("several formats go into files, not onto one screen: name --output-dir")
     subtitles = writers.SubtitleOptions(max_line_width, max_line_count, max_cue_seconds, min_gap)
     word_timestamps |= attention is not None or not writers.NEED_WORDS.isdisjoint(formats)
-    if channels not in ("mix", "split"):
-        raise ConfigError(f"--channels must be mix or split, got {channels!r}")
+    check_choice("--channels", channels, ("mix", "split"))
     _check_output(output_dir, resume)
     _check_output(attention, False)
     settings = search_settings(decoding, beam_size, language_model, hotwords, search)
     transcriber = Transcriber.load(model, device, settings, vad)
-    if model is None:
+    if checkpoint_file(model) == EMBEDDED:
         console.print(_embedded_notice(EMBEDDED), style="dim")
-    with _standard_input(files) as (names, spooled):
+    work = _Work(transcriber, formats, word_timestamps, subtitles, output_dir, channels == "split", resume, attention)
+    raise typer.Exit(_run(work, files, jobs))
+
+
+def _run(work: _Work, files: list[str], jobs: int) -> int:
+    """Do the work on all that the command line names; gives the exit code."""
+    from asr.inputs import find_recordings
+    from asr.transcriber import in_threads
+
+    with _standard_input(files) as (names, work.spooled):
         recordings, errors = find_recordings(names)
-        if resume and (twins := [recording for recording in recordings if recording.numbered]):
-            raise ConfigError(
-                f"{twins[0].path}: --resume cannot tell inputs of one name apart: name their folder instead"
-            )
+        if work.resume and (twin := next((each for each in recordings if each.numbered), None)):
+            raise ConfigError(f"{twin.path}: --resume cannot tell inputs of one name apart: name their folder instead")
         for error in errors:
             complain(error)
-        work = _Work(transcriber, formats, word_timestamps, subtitles, output_dir, channels == "split", resume, spooled)
-        work.attention = attention
         with progress("Transcribing", len(recordings)) as work.advance:
             for text, complaints in in_threads(work, recordings, jobs, work.stop):
                 errors += complaints
                 for error in complaints:
                     complain(error)
                 _print(text)
-    raise typer.Exit(1 if errors else 0)
+    return 1 if errors else 0
 
 
 @dataclass
@@ -132,12 +142,13 @@ class _Work:
     output_dir: Path | None
     split: bool
     resume: bool
-    spooled: Path | None
+    attention: Path | None
+    """Where pages about the model's attention go."""
+    spooled: Path | None = None
     """The file that standard input was copied to."""
     stop: threading.Event = field(default_factory=threading.Event)
-    advance: Callable[[int], None] = print
-    attention: Path | None = None
-    """Where pages about the model's attention go."""
+    advance: Callable[[int], None] = field(init=False)
+    """Moves the progress bar by so many recordings."""
 
     def __call__(self, recording: Recording) -> tuple[str, list[AsrError]]:
         """Transcribe and write one recording; gives what is to be printed, and what went wrong."""
@@ -161,7 +172,8 @@ class _Work:
                 if self.attention:
                     self._look_inside(self.attention / recording.folder, stem, recording, transcript)
         except AsrError as error:
-            errors.append(AsrError(str(error).replace(str(self.spooled), "standard input")))
+            spooled = self.spooled and str(self.spooled)
+            errors.append(AsrError(str(error).replace(spooled, "standard input")) if spooled else error)
         self.advance(1)
         return "".join(texts), errors
 
@@ -170,13 +182,11 @@ class _Work:
 
         pages = write_pages(folder, stem, self.transcriber.model, recording.path, transcript)
         for path in pages.paths:
-            console.print(f"attention: {path}", style="dim", markup=False)
+            console.print(f"attention: {path}", style="dim")
         if not pages.paths:
-            console.print(f"attention: {transcript.source}: no one speaks, so there is no page", markup=False)
+            console.print(f"attention: {transcript.source}: no one speaks, so there is no page")
         if pages.left_out:
-            console.print(
-                f"attention: {transcript.source}: {pages.left_out} later stretches have no page", markup=False
-            )
+            console.print(f"attention: {transcript.source}: {pages.left_out} later stretches have no page")
 
     def _outputs(self, recording: Recording) -> Iterator[tuple[int | None, str]]:
         """Yield each channel that is still to do, and its output's stem."""

@@ -128,7 +128,7 @@ def _conditions(transcriber: Transcriber) -> dict[str, Any]:
         "decoding_label": decoding_label(transcriber.options),
         "model": transcriber.name,
         "parameters": sum(parameter.numel() for parameter in transcriber.model.parameters()),
-        "hardware": _hardware(transcriber),
+        "hardware": hardware(next(transcriber.model.parameters()).device),
         "busy": _is_busy(),
         "version": asr.__version__,
         "commit": commit(),
@@ -141,8 +141,8 @@ def _is_busy() -> bool:
     return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
-def _hardware(transcriber: Transcriber) -> str:
-    device = next(transcriber.model.parameters()).device
+def hardware(device: torch.device) -> str:
+    """Name what computes: the GPU, or the CPU and its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     facts = Path("/proc/cpuinfo")  # Linux; elsewhere the platform's own word has to do

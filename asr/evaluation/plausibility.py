@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr.audio import load_mono
 from asr.batching import group_by_length
-from asr.check import Plausibility
+from asr.check import Infeasible, Plausibility
 from asr.features import FRAME_SHIFT
 from asr.losses import infeasible
 from asr.manifest import Manifest
@@ -36,12 +36,11 @@ TOWARDS_WRONG = 0.5
 FEWEST = 10  # utterances from which a median and a deviation can be taken
 BATCH_SECONDS = 160.0  # of padded audio
 LONGEST = 60.0  # seconds; attention over more takes too much memory, and such an utterance is no training material
+CHARACTERS = 1_000_000  # padded, turned into tokens at once
 WORST = -30.0  # score of a text that the model gives no chance at all
 
 
-def infeasible_rows(
-    tokenizer: Tokenizer, factor: int
-) -> Callable[[Sequence[str], NDArray[np.float64]], NDArray[np.bool_]]:
+def infeasible_rows(tokenizer: Tokenizer, factor: int) -> Infeasible:
     """Make the function that finds texts too long for their audio.
 
     Args:
@@ -53,12 +52,13 @@ def infeasible_rows(
     """
 
     def find(texts: Sequence[str], seconds: NDArray[np.float64]) -> NDArray[np.bool_]:
-        if not len(texts):
-            return np.zeros(0, dtype=bool)
         samples = torch.from_numpy((seconds * SAMPLE_RATE).astype(np.int64))
         frames = subsampled_length(samples // FRAME_SHIFT + 1, factor)
-        tokens, lengths = _tokens(tokenizer, texts)
-        return infeasible(frames, tokens, lengths).numpy()
+        marks = np.zeros(len(texts), dtype=bool)
+        for rows in group_by_length(list(map(len, texts)), CHARACTERS):  # one endless text must not pad all others
+            tokens, lengths = _tokens(tokenizer, [texts[row] for row in rows])
+            marks[rows] = infeasible(frames[rows], tokens, lengths).numpy()
+        return marks
 
     return find
 

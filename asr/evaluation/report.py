@@ -71,7 +71,7 @@ def write_report(folder: Path, result: dict[str, Any], manifest: Manifest | None
         "slices": [
             {"name": f"{key} {slice_['value']}", "rows": members}
             for key, slices in result["slices"].items()
-            for slice_, members in zip(slices, _members(key, slices, shown), strict=True)
+            for slice_, members in zip(slices, _members(key, slices, rows), strict=True)
         ],
         "confusions": [
             ("Substitutions", "S", result["confusions"]["substitutions"]),
@@ -179,9 +179,10 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _members(key: str, slices: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[list[int]]:
-    """Find the rows of each slice again."""
-    groups = dict(group(key, [row.get(key) for row in rows]))
-    return [groups[each["value"]].tolist() if each["value"] in groups else [] for each in slices]
+    """Find again which of the utterances on the page each slice has."""
+    groups = dict(group(key, [row.get(key) for row in rows]))  # of all: the edges of bands hang on every value
+    found = {name: members[members < MOST_UTTERANCES].tolist() for name, members in groups.items()}
+    return [found.get(each["value"], []) for each in slices]
 
 
 def _audio(utterances: Sequence[Utterance]) -> dict[str, str]:

@@ -11,12 +11,13 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from asr.errors import DataError
+from asr.errors import DataError, WriteError
 from asr.files import write_file
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -28,7 +29,7 @@ _SEAL = re.compile(r"<!-- sha256 ([0-9a-f]{64}) -->")
 def commit() -> str | None:
     """Give the checkout's commit, with `-dirty` when files differ from it; None for an installed package."""
     folder = Path(__file__).parents[2]
-    if not (folder / ".git").exists():
+    if not (folder / ".git").exists() or not shutil.which("git"):  # a container may have the one and not the other
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
@@ -64,17 +65,21 @@ def append_csv(path: Path, result: dict[str, Any]) -> None:
 
     Raises:
         DataError: the table has other columns.
+        WriteError: the file cannot be written.
     """
     row = _flat(result)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = _csv_line(list(row))
-    if not path.exists():
-        _create(path, header)
-    with open(path, encoding="utf-8", newline="") as file:
-        if file.readline() != header:
-            raise DataError(f"{path}: has other columns than this version writes: name a new file")
-    with open(path, "ab") as file:  # one write in append mode: rows of several programs do not mix
-        file.write(_csv_line(list(row.values())).encode(errors="replace"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path, header)
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            if file.readline() != header:
+                raise DataError(f"{path}: has other columns than this version writes: name a new file")
+        with open(path, "ab") as file:  # one write in append mode: rows of several programs do not mix
+            file.write(_csv_line(list(row.values())).encode(errors="replace"))
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written: {error.strerror or error}: check the folder and disk") from error
 
 
 def _create(path: Path, header: str) -> None:

@@ -9,7 +9,8 @@ import json
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from asr.normalize import get_normalizer
 
 Rows = dict[str, dict[str, Any]]
 """By id: `text`, and `speaker`, `duration`, `channel` or `start` where the file says so."""
-_TEXT_KEYS = ("text", "hypothesis", "pred_text", "reference")
+_HYPOTHESIS_KEYS = ("hypothesis", "pred_text", "text")  # in NeMo's output `text` is the reference
+_REFERENCE_KEYS = ("reference", "text")
 _IGNORED = "IGNORE_TIME_SEGMENT_IN_SCORING"
 
 
@@ -42,11 +44,14 @@ def score_files(
         DataError: a line is wrong, or the hypotheses have an utterance that the references lack.
     """
     rules = get_normalizer(normalizer)
-    references = read_texts(reference)
-    if reference.suffix == ".stm" and hypothesis.suffix == ".ctm":
+    references = read_texts(reference, _REFERENCE_KEYS)
+    if reference.suffix.lower() == ".stm" and hypothesis.suffix.lower() == ".ctm":
         hypotheses = _assign(hypothesis, references)
     else:
         hypotheses = read_texts(hypothesis)
+    for name in [name for name, row in references.items() if row["text"].strip().lower() == _IGNORED.lower()]:
+        references.pop(name)
+        hypotheses.pop(name, None)
     if extra := [name for name in hypotheses if name not in references]:
         raise DataError(
             f"{hypothesis}: {len(extra)} of {len(hypotheses)} ids are not in {reference}, the first: {extra[0]!r}"
@@ -69,17 +74,22 @@ def score_files(
     }
 
 
-def read_texts(path: Path) -> Rows:
+def read_texts(path: Path, keys: Sequence[str] = _HYPOTHESIS_KEYS) -> Rows:
     """Read a file of texts by its ending.
+
+    Args:
+        path: the file.
+        keys: where JSON lines have the text; the first of them that is there counts.
 
     Raises:
         DataError: the file cannot be read, is empty, a line is wrong, or an id is there twice.
     """
-    read = _FORMATS.get(path.suffix.lower(), _text)
+    ending = path.suffix.lower()
+    read = partial(_json, keys=keys) if ending in (".json", ".jsonl") else _FORMATS.get(ending, _text)
     rows: Rows = {}
     for number, line in _lines(path):
         for name, row in read(line, f"{path}, line {number}"):
-            if name in rows and path.suffix != ".ctm":
+            if name in rows and ending != ".ctm":
                 raise DataError(f"{path}, line {number}: id {name!r} is there a second time")
             if name in rows:
                 row["text"] = f"{rows[name]['text']} {row['text']}"
@@ -104,15 +114,15 @@ def _text(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     yield name, {"text": text}
 
 
-def _json(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json(line: str, place: str, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise DataError(f"{place}: not JSON: {error}") from error
     name = row.get("id") or row.get("audio_filepath") if isinstance(row, dict) else None
-    text = next((row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str)), None) if name else None
+    text = next((row[key] for key in keys if isinstance(row.get(key), str)), None) if name else None
     if text is None:
-        raise DataError(f"{place}: needs an id (or audio_filepath) and one of {', '.join(_TEXT_KEYS)}")
+        raise DataError(f"{place}: needs an id (or audio_filepath) and one of {', '.join(keys)}")
     yield str(name), {**row, "text": text}
 
 
@@ -157,8 +167,6 @@ def _ctm_word(line: str, place: str) -> tuple[str, float, float, str]:
 
 
 _FORMATS: dict[str, Callable[[str, str], Iterator[tuple[str, dict[str, Any]]]]] = {
-    ".jsonl": _json,
-    ".json": _json,
     ".trn": _trn,
     ".stm": _stm,
     ".ctm": _ctm,
@@ -175,7 +183,7 @@ def _seconds(text: str, place: str) -> float:
 
 
 def _assign(path: Path, segments: Rows) -> Rows:
-    """Put the words of a CTM, in the order of their times, into the segments of an STM; takes out what it ignores."""
+    """Put the words of a CTM, in the order of their times, into the segments of an STM."""
     places: dict[str, list[tuple[float, float, str]]] = {}
     for name, row in segments.items():
         places.setdefault(row["recording"], []).append((row["start"], row["start"] + row["duration"], name))
@@ -187,10 +195,6 @@ def _assign(path: Path, segments: Rows) -> Rows:
         if recording not in places:
             raise DataError(f"{path}: recording {recording!r} is not in the references")
         texts.setdefault(_nearest(places[recording], start + duration / 2), []).append(word)
-    ignored = [name for name, row in segments.items() if _IGNORED.lower() == row["text"].strip().lower()]
-    for name in ignored:
-        segments.pop(name)
-        texts.pop(name, None)
     return {name: {"text": " ".join(said)} for name, said in texts.items()}
 
 

@@ -152,7 +152,7 @@ def align(reference: str, hypothesis: str) -> Alignment:
     """Lay the words of two normalised texts side by side, with as few errors as can be."""
     true, said = reference.split(), hypothesis.split()
     aligned: Alignment = []
-    for part in jiwer.process_words(reference, hypothesis).alignments[0]:
+    for part in jiwer.process_words(" ".join(true), " ".join(said)).alignments[0]:
         words, others = true[part.ref_start_idx : part.ref_end_idx], said[part.hyp_start_idx : part.hyp_end_idx]
         aligned += zip_longest(words, others, fillvalue="")
     return aligned

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -21,7 +22,7 @@ from asr.recipes import measure
 
 
 class Result(NamedTuple):
-    """What could be read or written, and what not."""
+    """What could be read, and what not."""
 
     utterances: list[Utterance]
     """In the order of the source."""
@@ -88,7 +89,7 @@ def read(path: Path, kind: str | None = None) -> Result:
     return Result(utterances, faults)
 
 
-def write(path: Path, utterances: Sequence[Utterance], kind: str | None = None) -> Result:
+def write(path: Path, utterances: Sequence[Utterance], kind: str | None = None) -> list[str]:
     """Write utterances in any format, whole or not at all.
 
     Args:
@@ -97,7 +98,7 @@ def write(path: Path, utterances: Sequence[Utterance], kind: str | None = None) 
         kind: one of FORMATS; None looks at the ending of the name.
 
     Returns:
-        As for `read`.
+        One line for each utterance that had to be left out.
 
     Raises:
         DataError: the format cannot hold these utterances.
@@ -107,8 +108,7 @@ def write(path: Path, utterances: Sequence[Utterance], kind: str | None = None) 
         raise DataError(f"{inside.id}: lies in a tar shard, which {kind} cannot name: convert the unsharded manifest")
     if "offset" not in form.carries and (inside := next((u for u in utterances if u.offset), None)):
         raise DataError(f"{inside.id}: begins within its file, which {kind} cannot say: use kaldi, lhotse or nemo")
-    faults = form.write(path, utterances)
-    return Result(list(utterances), faults)
+    return form.write(path, utterances)
 
 
 def not_carried(path: Path, utterances: Sequence[Utterance], kind: str | None = None) -> list[str]:
@@ -129,7 +129,7 @@ def _guess(path: Path) -> str:
         with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else open(path, "rb") as file:
             line = file.readline(1 << 24)
         first = (line if isinstance(line, str) else line.decode("utf-8-sig")).strip()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as text: {error}") from error
     if "client_id" in (columns := first.split("\t")) and "path" in columns:
         return "commonvoice"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,7 +37,7 @@ def read_cuts(path: Path) -> tuple[list[Utterance], list[str]]:
                 faults.append(f"{cut.id}: {fault}")
             else:
                 utterances += _utterances(cut, path.parent)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not lhotse cuts: {type(error).__name__}: {reason}") from error
     return utterances, faults

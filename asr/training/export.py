@@ -74,7 +74,8 @@ class ExportBest(Callback):
                 write_file(self.run / "model.safetensors", (self.run / "best" / name).read_bytes())
             for dropped in self.best.keys() - kept.keys():
                 (self.run / "best" / dropped).unlink(missing_ok=True)
-        self.best = kept
+        self.best.clear()  # in place: Lightning put this very dictionary into the checkpoint before it called this hook
+        self.best.update(kept)
 
     def _write(self, name: str, trainer: lightning.Trainer, checkpoint: dict[str, Any]) -> None:
         weights = checkpoint["state_dict"].items()

@@ -30,14 +30,14 @@ from asr.audio import load_mono
 from asr.batching import Budget
 from asr.config import build
 from asr.datamodule import SpeechDataModule, load_manifests
-from asr.errors import ConfigError, DataError
+from asr.errors import AudioError, ConfigError
 from asr.files import write_file
 from asr.manifest import Manifest
 from asr.model import checkpoint as checkpoints
 from asr.model.config import ModelConfig
 from asr.model.recognizer import Recognizer
-from asr.tokenizer import Tokenizer
-from asr.training.config import TrainConfig
+from asr.tokenizer import Tokenizer, TokenizerConfig
+from asr.training.config import TrainConfig, TrainingConfig
 from asr.training.diagnosis import Diagnosis
 from asr.training.export import ExportBest
 from asr.training.finetune import begin_with, merged, restrict
@@ -71,21 +71,22 @@ def train(config: TrainConfig, resume: bool = False, init_from: Path | None = No
 
     Raises:
         ConfigError: the run folder holds a run already and `resume` is not asked for, or holds none and it is.
-        DataError: manifests or audio are wrong, or training does not go on because of them.
+        AudioError: a recording cannot be read.
+        DataError: manifests are wrong, or training does not go on because of the data.
         CheckpointError: `init_from`, or every checkpoint of the run, cannot be read.
         StoppedError: a signal ended the run; it is saved.
     """
     run = Path(config.run)
     begin(run, resume, config.training.seed)
-    model, data = _prepare(config, run, resume, init_from)
+    config, model, data = _prepare(config, run, resume, init_from)
     scratch = Recognizer(model.config, model.tokenizer)
     restrict(model, config.finetune)
     references = {utterance.id: utterance.text for utterance in data.valid}
-    if len(references) < len(data.valid):
-        raise DataError("data.valid names the same utterance twice: ids must differ across its manifests")
     kind = ShardedModule if config.training.strategy == "fsdp" else RecognizerModule
     module = kind(model, config.optimizer, config.decoding, references, config.training.seed)
-    about = provenance(config, data, init_from.name if init_from else None)
+    made = run / "model.safetensors"
+    before = checkpoints.describe(made)["about"] if resume and made.is_file() else {}
+    about = provenance(config, data, init_from.name if init_from else before.get("began_with"))
     export = ExportBest(
         run,
         config.training.keep_best,
@@ -96,23 +97,29 @@ def train(config: TrainConfig, resume: bool = False, init_from: Path | None = No
         merged,
     )
     trainer = _trainer(config, run, data, export)
-    if init_from:
-        trainer.validate(module, datamodule=data, verbose=False)
-        log.warning("before the first step: WER %.2f %%", 100 * float(trainer.callback_metrics["valid/wer"]))
-    trainer.fit(module, datamodule=data, ckpt_path=go_on(run) if resume else None, weights_only=True)
+    try:
+        if init_from:
+            trainer.validate(module, datamodule=data, verbose=False)
+            log.warning("before the first step: WER %.2f %%", 100 * float(trainer.callback_metrics["valid/wer"]))
+        trainer.fit(module, datamodule=data, ckpt_path=go_on(run) if resume else None, weights_only=True)
+    except AudioError as error:
+        # Of an error in a worker torch makes a traceback; its last line is the error's own.
+        raise AudioError(str(error).strip().rpartition("\n")[2].removeprefix("asr.errors.AudioError: ")) from error
     return run / "model.safetensors"
 
 
 def _prepare(
     config: TrainConfig, run: Path, resume: bool, init_from: Path | None
-) -> tuple[Recognizer, SpeechDataModule]:
-    """Make or find the tokenizer, the data and the model with its normalisation statistics."""
+) -> tuple[TrainConfig, Recognizer, SpeechDataModule]:
+    """Make or find the tokenizer, the data and the model with its normalisation statistics; says what the run is."""
     vocabulary = run / "tokenizer.model"
     source = checkpoints.load(init_from)[0] if init_from else None
     if resume:  # a run keeps the architecture and the vocabulary it began with
         begun = yaml.safe_load((run / "config.yaml").read_text())
-        config = replace(config, model=build(ModelConfig, begun["model"], f"{run}/config.yaml"))
-        model = Recognizer(config.model, Tokenizer(vocabulary.read_bytes(), begun["tokenizer"]["normalizer"]))
+        origin = f"{run}/config.yaml"
+        config = replace(config, model=build(ModelConfig, begun["model"], origin))
+        config = replace(config, tokenizer=build(TokenizerConfig, begun["tokenizer"], origin))
+        model = Recognizer(config.model, Tokenizer(vocabulary.read_bytes(), config.tokenizer.normalizer))
     elif source:
         texts = [text for path in config.data.train for text in Manifest.load(path).texts]
         model = begin_with(source, texts, config.finetune, config.tokenizer)
@@ -129,7 +136,7 @@ def _prepare(
         _fit_statistics(model, data.train)
     write_file(vocabulary, model.tokenizer.model)
     write_setup(run, config)
-    return model, data
+    return config, model, data
 
 
 def _budget(config: TrainConfig, model: Recognizer) -> Budget:
@@ -139,10 +146,9 @@ def _budget(config: TrainConfig, model: Recognizer) -> Budget:
     tokens = max(
         len(model.tokenizer.encode(text)) / seconds for text, seconds in zip(train.texts, train.durations, strict=True)
     )
-    gpu = torch.cuda.is_available() and config.training.accelerator in ("auto", "gpu", "cuda")
-    device = torch.device("cuda" if gpu else "cpu")
+    device = torch.device("cuda" if _on_gpu(config.training) else "cpu")
     valid = float(load_manifests(config.data.valid, "data.valid").durations.max())
-    return measure_budget(model, longest, valid, tokens, device, _precision(config.training.precision))
+    return measure_budget(model, longest, valid, tokens, device, _precision(config.training))
 
 
 def _fit_statistics(model: Recognizer, manifest: Manifest) -> None:
@@ -179,19 +185,27 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
         strategy=ModelParallelStrategy(training.devices * training.nodes, 1, save_distributed_checkpoint=False)
         if training.strategy == "fsdp"
         else training.strategy,
-        precision=_precision(training.precision),
+        precision=_precision(training),
         limit_val_batches=training.batches or None,
         logger=_loggers(training.loggers, run),
         profiler=SimpleProfiler(run, "profile") if training.profile else None,
     )
 
 
-def _precision(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    if not torch.cuda.is_available():
+def _on_gpu(training: TrainingConfig) -> bool:
+    return torch.cuda.is_available() and training.accelerator in ("auto", "gpu", "cuda")
+
+
+def _precision(training: TrainingConfig) -> str:
+    if training.precision != "auto":
+        return training.precision
+    if not _on_gpu(training):
         return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed"
+    if training.strategy == "fsdp":
+        raise ConfigError("training.strategy=fsdp needs a GPU with bf16, or training.precision=32-true")
+    return "16-mixed"
 
 
 def _loggers(names: list[str], run: Path) -> list[Logger]:

@@ -29,6 +29,7 @@ from asr.batching import group_by_length
 from asr.datamodule import PlannedDataModule, PlanSampler
 from asr.decoding.arpa import read_sentences
 from asr.errors import ConfigError, DataError
+from asr.losses import IGNORED
 from asr.model import checkpoint as checkpoints
 from asr.model.language_model import LanguageModelConfig, NeuralLanguageModel
 from asr.model.language_model_file import save_language_model
@@ -41,8 +42,6 @@ from asr.training.provenance import clocked, write_setup
 from asr.training.trainer import begin, go_on, make_trainer
 
 log = logging.getLogger(__name__)
-
-IGNORED = -100  # target behind the end of a text
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ class LanguageModelRun:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How weights move."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    """How long; what is about audio, word error rates and loggers does not count here."""
+    """Of this count epochs, batches, seed, average_decay, validate_every, checkpoint_minutes, keep_last, keep_best and
+    accelerator; a language model trains on one device, in 32 bits."""
 
     def __post_init__(self) -> None:
         """Check the numbers."""

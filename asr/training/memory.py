@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.memory import garbage_collection_cuda
 
 from asr.batching import Budget
 from asr.errors import DataError
@@ -57,6 +58,7 @@ def measure_budget(
     """
     _check_validation(model.to(device), longest_valid, device)
     model.train()
+    statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]  # batch norm would remember the noise
     costs = []
     for share, rows in SHAPES:
         batch = _noise(rows, share * longest, tokens_per_second, len(model.tokenizer), device)
@@ -68,16 +70,23 @@ def measure_budget(
             except RuntimeError as error:
                 if not ran_out(error):
                     raise
+                total = None  # its graph holds what the way back has not reached
                 break  # larger ones will not fit either
         costs.append((share * longest, rows, used[0]))
         model.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
+    for buffer, earlier in statistics:
+        buffer.copy_(earlier)
+    garbage_collection_cuda()  # the driver counts what the allocator keeps as used
     free = _free(device) - STATES * sum(weight.numel() * weight.element_size() for weight in model.parameters())
     if not costs:
         raise DataError(f"not even {SHAPES[0][0] * longest:.0f} s of audio fit into memory: take a smaller model")
     fixed, per_second, squared = fit_cost(costs)
-    limit = max(1.0, free * (SHARE if device.type == "cuda" else CPU_SHARE) - fixed)
+    limit = free * (SHARE if device.type == "cuda" else CPU_SHARE) - fixed
+    if limit <= 0:
+        raise DataError("weights and optimiser leave no memory for a batch: take a smaller model")
     budget = Budget(limit, per_second, squared)
-    most = limit / float(budget.cost(np.array(longest), 1)) * longest
+    most = limit / float(budget.cost(np.array(longest))) * longest
     log.warning("batch_seconds=auto: %.1f GB hold about %.0f s of utterances of %.0f s", limit / 1e9, most, longest)
     return budget
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class SkipNonFinite(Callback):
-    """Throw a step's gradient away if any of it is infinite or not a number; weights and averages stay as they are.
+    """Throw a step's gradient away if any of it is infinite or not a number; weights and the optimiser's state stay.
 
     Args:
         path: file of JSON lines that gets the ids of each skipped step's utterances; ranks after the first write to

@@ -22,11 +22,15 @@ class MuonWithAdamW(torch.optim.Optimizer):
     Args:
         matrices: groups for Muon; it takes two-dimensional weights only.
         others: groups for AdamW.
+        learning_rate: of groups that name none.
     """
 
     def __init__(self, matrices: list[dict[str, Any]], others: list[dict[str, Any]], learning_rate: float) -> None:
-        muon = torch.optim.Muon(matrices, lr=learning_rate, adjust_lr_fn="match_rms_adamw")
-        self.parts = (muon, torch.optim.AdamW(others, lr=learning_rate, betas=BETAS, fused=True))
+        self.parts: list[torch.optim.Optimizer] = []  # torch refuses an optimiser of nothing
+        if matrices:
+            self.parts.append(torch.optim.Muon(matrices, lr=learning_rate, adjust_lr_fn="match_rms_adamw"))
+        if others:  # adapters alone are all matrices
+            self.parts.append(torch.optim.AdamW(others, lr=learning_rate, betas=BETAS, fused=True))
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         # A schedule changes the groups it is given: they must be the very ones that the parts read.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
@@ -71,7 +75,8 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool = True
             continue
         matrix = weight.ndim >= 2 and id(weight) not in embeddings
         flat = matrix and weight.ndim == 2  # convolutions' filters are matrices, too, but Muon takes no stacks
-        share = config.layer_decay ** (top - _block(name)) if name.startswith("encoder.") else 1.0
+        below = name.startswith(("encoder.subsampling.", "encoder.blocks."))  # a norm after the blocks is above them
+        share = config.layer_decay ** (top - _block(name)) if below else 1.0
         decay = config.weight_decay if matrix else 0.0
         rate = config.learning_rate * share
         group = groups.setdefault((flat, matrix, share), {"params": [], "weight_decay": decay, "lr": rate})

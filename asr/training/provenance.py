@@ -17,6 +17,7 @@ import yaml
 
 import asr
 from asr.datamodule import SpeechDataModule
+from asr.evaluation.evaluate import hardware
 from asr.evaluation.results import commit
 from asr.files import write_file
 from asr.training.config import TrainConfig
@@ -53,7 +54,7 @@ def clocked(facts: dict[str, Any], epochs: int) -> Callable[[], dict[str, Any]]:
     """Add software, hardware and time to the facts of a run; the clock is read when the result is called."""
     began = time.monotonic()
     software = {"asr": asr.__version__, "torch": torch.__version__, "lightning": lightning.__version__}
-    facts = facts | {"software": software | {"commit": commit()}, "hardware": hardware()}
+    facts = facts | {"software": software | {"commit": commit()}, "hardware": hardware(_device())}
 
     def about() -> dict[str, Any]:
         hours = (time.monotonic() - began) / 3600
@@ -66,12 +67,14 @@ def write_setup(run: Path, config: DataclassInstance) -> None:
     """Write RUN/config.yaml, and RUN/environment.txt: Python, this checkout and every installed package, by version."""
     write_file(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
     packages = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
-    header = [f"# Python {sys.version.split()[0]}", f"# {platform.platform()}", f"# {hardware()}", f"# asr {commit()}"]
+    header = [
+        f"# Python {sys.version.split()[0]}",
+        f"# {platform.platform()}",
+        f"# {hardware(_device())}",
+        f"# asr {commit()}",
+    ]
     write_file(run / "environment.txt", "\n".join([*header, *packages]) + "\n")
 
 
-def hardware() -> str:
-    """Name what computes: the GPUs, or the CPU."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

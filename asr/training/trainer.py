@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from asr.errors import ConfigError
 from asr.training.config import OptimizerConfig, TrainingConfig
@@ -37,8 +39,9 @@ def go_on(run: Path) -> Path:
         CheckpointError: there is none.
     """
     newest = newest_whole(run / "checkpoints")
-    if (run / "metrics.csv").is_file():
-        (run / "metrics.csv").replace(run / f"metrics-until-{newest.stem}.csv")
+    sitting = len(list(run.glob("metrics-*.csv"))) + 1
+    with suppress(FileNotFoundError):  # there are none yet, or another rank was first
+        (run / "metrics.csv").replace(run / f"metrics-{sitting:03}.csv")
     return newest
 
 
@@ -53,8 +56,11 @@ def make_trainer(
         optimizer: how weights move.
         callbacks: what else is to happen.
         more: arguments of Lightning's that are not the same in every kind of run.
+
+    Raises:
+        ConfigError: there is no such device, precision or strategy.
     """
-    return lightning.Trainer(
+    arguments = dict(
         accelerator=training.accelerator,
         plugins=[AtomicCheckpointIO()],
         max_epochs=training.epochs,
@@ -71,3 +77,7 @@ def make_trainer(
         enable_progress_bar=on_terminal(),
         **more,
     )
+    try:
+        return lightning.Trainer(**arguments)
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"training: {' '.join(str(error).split())}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def to_srt(transcript: Transcript, options: SubtitleOptions) -> str:
     """SubRip: numbered cues, times with a comma. The format escapes nothing; an arrow in the text loses a dash."""
     blocks = []
     for number, cue in enumerate(make_cues(transcript, options), start=1):
-        text = "\n".join(cue.lines).replace("-->", "->")
+        text = re.sub("--+>", "->", "\n".join(cue.lines))
         blocks.append(f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{text}\n")
     return "\n".join(blocks)
 
@@ -154,7 +155,8 @@ def _cost(words: list[Word], begin: int, end: int, options: SubtitleOptions) -> 
 def _lines(words: Sequence[str], options: SubtitleOptions) -> list[str]:
     """Wrap words into as few lines as they need, as even as they get."""
     text = " ".join(words)
-    wrapped = [textwrap.wrap(text, width, break_on_hyphens=False) for width in range(options.max_line_width, 0, -1)]
+    widest = min(options.max_line_width, len(text))  # beyond the text all widths are the same
+    wrapped = [textwrap.wrap(text, width, break_on_hyphens=False) for width in range(widest, 0, -1)]
     return min((lines for lines in wrapped if len(lines) == len(wrapped[0])), key=lambda lines: max(map(len, lines)))
 
 

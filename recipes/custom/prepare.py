@@ -15,9 +15,9 @@ from pathlib import Path
 
 from asr.corpora import Corpus
 from asr.errors import DataError
+from asr.inputs import ENDINGS
 from asr.manifest import Utterance
 
-AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".aiff", ".amr", ".webm", ".mov", ".mkv")
 AUDIO_COLUMNS = ("path", "audio", "file", "audio_filepath", "filename")
 TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
@@ -55,7 +55,7 @@ def read(source: Path) -> Corpus:
 
 def _read_pairs(root: Path, faults: list[str]) -> Iterator[tuple[Path, str, str]]:
     files = sorted(path for path in root.rglob("*") if path.is_file())
-    audio = [path for path in files if path.suffix.lower() in AUDIO]
+    audio = [path for path in files if path.suffix.lower() in ENDINGS]
     stems = {path.with_suffix("") for path in audio}
     faults += [f"{p}: text without audio" for p in files if p.suffix == ".txt" and p.with_suffix("") not in stems]
     for path in audio:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from asr.check import check
+from asr.evaluation import plausibility
 from asr.evaluation.plausibility import TranscriptJudge, infeasible_rows
 from asr.manifest import Manifest, write_manifest
 from asr.model import checkpoint
@@ -61,3 +62,11 @@ def test_infeasible_is_where_torch_finds_no_alignment(tokenizer, factor):
         log_probs = torch.zeros(frames, 1, len(tokenizer)).log_softmax(-1)
         loss = torch.nn.functional.ctc_loss(log_probs, tokens[None], [frames], [len(tokens)], reduction="sum")
         assert bool(torch.isinf(loss)) == marked, (text, second)
+
+
+def test_one_endless_text_does_not_pad_all_others(tokenizer, monkeypatch):
+    sizes, real = [], plausibility.infeasible
+    monkeypatch.setattr(plausibility, "infeasible", lambda f, t, n: sizes.append(t.numel()) or real(f, t, n))
+    found = infeasible_rows(tokenizer, 4)(["A B"] * 2000 + ["A" * 100_000], np.full(2001, 2.0))
+    assert np.flatnonzero(found).tolist() == [2000]
+    assert max(sizes) < 2_000_000

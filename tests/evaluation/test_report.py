@@ -9,6 +9,7 @@ from browser import Elements, opened
 from examples import DATA
 
 from asr.cli import main
+from asr.evaluation import report as report_module
 from asr.evaluation.report import write_report
 from asr.evaluation.summary import summarise
 from asr.manifest import Manifest
@@ -142,3 +143,14 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert "p = 1.0000" in output
     assert (tmp_path / "out" / "report.html").is_file()
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 2
+
+
+def test_slices_of_a_long_report_keep_their_members(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_module, "MOST_UTTERANCES", 30)
+    rows = [{"id": f"{n:03}", "reference": "a b", "hypothesis": "a", "pitch": n} for n in range(100)]
+    found = summarise(rows, get_normalizer("none"), ["pitch"])
+    text = write_report(tmp_path, found).read_text(encoding="utf-8")
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert data
+    slices = json.loads(data[1])["slices"]
+    assert sorted(row for each in slices for row in each["rows"]) == list(range(30))

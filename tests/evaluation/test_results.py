@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from asr.config import resource
-from asr.errors import DataError
-from asr.evaluation.results import BEGIN, END, append_csv, check_table, read_json, update_table, write_json
+from asr.errors import DataError, WriteError
+from asr.evaluation.results import BEGIN, END, append_csv, check_table, commit, read_json, update_table, write_json
 from asr.evaluation.summary import summarise
 from asr.normalize import get_normalizer
 
@@ -117,3 +117,11 @@ def test_json_comes_back(tmp_path, result):
         read_json(tmp_path / "other.json")
     with pytest.raises(DataError, match="cannot be read as JSON"):
         read_json(tmp_path / "gone.json")
+
+
+def test_a_table_that_cannot_be_written_and_a_machine_without_git(tmp_path, result, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="cannot be written"):
+        append_csv(tmp_path / "file" / "r.csv", result)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit() is None

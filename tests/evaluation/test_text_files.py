@@ -116,3 +116,21 @@ def test_words_of_a_recording_without_reference_are_refused(tmp_path):
     ctm = write(tmp_path / "a.ctm", "other A 0.0 0.3 one\n")
     with pytest.raises(DataError, match="recording 'other A' is not in the references"):
         score_files(stm, ctm)
+
+
+def test_what_was_recognised_is_not_taken_for_the_reference(tmp_path):
+    (tmp_path / "ref").write_text("u one two\n")
+    (tmp_path / "nemo.jsonl").write_text('{"id": "u", "text": "one two", "pred_text": "one too"}\n')
+    assert score_files(tmp_path / "ref", tmp_path / "nemo.jsonl")["wer"] == 0.5
+    (tmp_path / "ours.jsonl").write_text('{"id": "u", "reference": "one two", "hypothesis": "one too"}\n')
+    assert score_files(tmp_path / "ours.jsonl", tmp_path / "ours.jsonl")["wer"] == 0.5
+
+
+def test_ignored_stretches_do_not_count_and_endings_may_be_capitals(tmp_path):
+    lines = ["a 1 s 0 1 one two", "a 1 s 1 2 IGNORE_TIME_SEGMENT_IN_SCORING"]
+    (tmp_path / "ref.STM").write_text("\n".join(lines) + "\n")
+    (tmp_path / "hyp").write_text("a-1-0-1 one two\n")
+    assert score_files(tmp_path / "ref.STM", tmp_path / "hyp")["words"] == 2
+    (tmp_path / "hyp.CTM").write_text("a 1 0.1 0.2 one\na 1 0.5 0.2 two\na 1 1.5 0.2 three\n")
+    result = score_files(tmp_path / "ref.STM", tmp_path / "hyp.CTM")
+    assert (result["words"], result["wer"]) == (2, 0.0)

@@ -132,3 +132,7 @@ def test_work_grows_in_step_with_the_words(monkeypatch):
     calls.clear()
     score(pairs * 10, BASIC)
     assert sum(calls) == 10 * few
+
+
+def test_an_alignment_parts_words_as_the_counts_do():
+    assert align("one\ttwo three", "one two  three") == [("one", "one"), ("two", "two"), ("three", "three")]

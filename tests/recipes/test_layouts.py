@@ -492,3 +492,12 @@ def test_yesno_that_is_not_whole(tmp_path: Path) -> None:
     (tmp_path / "waves_yesno" / f"{names[0]}.wav").write_bytes(buffer.getvalue()[:20])
     with pytest.raises(DataError, match=rf"{names[0]}\.wav"):
         run_prepare("yesno", tmp_path, tmp_path / "out")
+
+
+def test_custom_takes_every_ending_that_transcribe_knows_and_names_what_is_not_utf8(tmp_path, capsys):
+    for name in ("one.wav", "two.aif", "caf\udce9.wav"):
+        put(tmp_path / "mine" / name, 0)
+        write((tmp_path / "mine" / name).with_suffix(".txt"), "WORDS")
+    paths = run_prepare("custom", tmp_path / "mine", tmp_path / "out")
+    assert {utterance.id for path in paths for utterance in Manifest.load(path)} == {"one", "two"}
+    assert "is not UTF-8" in capsys.readouterr().err

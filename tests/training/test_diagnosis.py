@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from runs import TINY, composed
 
 from asr.config import compose
 from asr.errors import ConfigError
+from asr.manifest import write_manifest
 from asr.training.config import TrainConfig
 from asr.training.diagnosis import steadiness
 from asr.training.fit import train
@@ -86,3 +88,10 @@ def test_debug_modes_are_changes_that_later_overrides_may_change_again(mode):
     assert again.training.epochs == 77
     with pytest.raises(ConfigError, match="no debug mode 'overfitt'; did you mean 'overfit'"):
         compose(TrainConfig, "mini_librispeech", ["debug=overfitt"])
+
+
+def test_texts_too_short_to_tell_are_no_stuck_head(manifest, tmp_path, caplog):
+    write_manifest(tmp_path / "m.jsonl", [replace(utterance, text="a") for utterance in list(manifest)[:4]])
+    steps = (*TINY, "tokenizer.kind=char", "training.epochs=1", "training.check_after=1")
+    train(composed("mini_librispeech", tmp_path / "m.jsonl", tmp_path / "run", *steps))
+    assert "no attention head" not in caplog.text

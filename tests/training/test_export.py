@@ -8,8 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from runs import TINY, composed
 
 from asr.training.export import ExportBest
+from asr.training.fit import train
+from asr.training.resume import checkpoints_in
 
 
 def test_the_lowest_are_kept_and_what_is_no_number_never_is_the_best(tmp_path):
@@ -46,3 +49,9 @@ def test_the_lowest_are_kept_and_what_is_no_number_never_is_the_best(tmp_path):
         resumed = make()
         resumed.load_state_dict(export.state_dict())
         export = resumed
+
+
+def test_a_checkpoint_knows_the_model_that_was_exported_with_it(eight, tmp_path):
+    train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, "training.epochs=1"))
+    state = torch.load(checkpoints_in(tmp_path / "run" / "checkpoints")[0], weights_only=True)
+    assert list(state["callbacks"]["ExportBest"]["best"]) == ["epoch-001.safetensors"]

@@ -11,15 +11,16 @@ from runs import TINY, composed
 
 from asr.config import compose, resource
 from asr.decoding import DecodingOptions
-from asr.errors import ConfigError, DataError
+from asr.errors import AudioError, ConfigError, DataError
 from asr.evaluation.evaluate import evaluate
-from asr.manifest import Manifest, write_manifest
+from asr.manifest import Manifest, Utterance, write_manifest
 from asr.model import checkpoint
-from asr.training import meter, progress
-from asr.training.config import TrainConfig
+from asr.training import fit, meter, progress
+from asr.training.config import TrainConfig, TrainingConfig
 from asr.training.fit import train
 from asr.training.module import RecognizerModule
 from asr.training.resume import checkpoints_in
+from asr.training.trainer import go_on
 from asr.transcriber import Transcriber
 
 RECIPES = sorted(path.stem for path in (resource("conf") / "recipe").glob("*.yaml"))
@@ -153,3 +154,49 @@ def test_what_a_run_logs(eight, tmp_path, monkeypatch, capsys, caplog):
         assert 0 < float(row["speed/data_wait"]) < 1
         assert 0 <= float(row["speed/padding"]) < 1
         assert float(row["speed/peak_gigabytes"]) > 0.1
+
+
+def test_a_recording_that_a_worker_cannot_read_is_one_line(eight, tmp_path):
+    write_manifest(tmp_path / "noise.jsonl", [Utterance("n", str(tmp_path / "gone.wav"), 1.0)])
+    noise = (f"data.augment.noise=[{tmp_path}/noise.jsonl]", "data.augment.noise_probability=1", "data.workers=1")
+    with pytest.raises(AudioError, match=r"\A[^\n]*gone\.wav: cannot be opened[^\n]*\Z"):
+        train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, *noise, "training.epochs=1"))
+
+
+def test_a_cpu_run_beside_a_gpu_stays_in_32_bits_and_an_old_gpu_takes_fp16(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert fit._precision(TrainingConfig(accelerator="cpu")) == "32-true"
+    assert fit._precision(TrainingConfig()) == "16-mixed"
+    with pytest.raises(ConfigError, match="fsdp needs a GPU with bf16"):
+        fit._precision(TrainingConfig(strategy="fsdp"))
+
+
+@pytest.mark.parametrize("wrong", ["training.accelerator=abacus", "training.precision=7", "training.batches=-1"])
+def test_what_lightning_refuses_is_one_line(eight, tmp_path, wrong):
+    with pytest.raises(ConfigError, match=r"\A[^\n]*\Z"):
+        train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, wrong))
+
+
+def test_a_resumed_run_keeps_its_normaliser_its_origin_and_all_metrics(eight, tmp_path):
+    def config(epochs: int, *more: str) -> TrainConfig:
+        return composed("mini_librispeech", eight, tmp_path / "run", *TINY, f"training.epochs={epochs}", *more)
+
+    source = train(composed("mini_librispeech", eight, tmp_path / "first", *TINY, "training.epochs=1"))
+    train(config(1), init_from=source)
+    for epochs in (2, 3):
+        made = train(config(epochs, "tokenizer.normalizer=none"), resume=True)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["tokenizer"]["normalizer"] == "basic"
+    about = checkpoint.describe(made)["about"]
+    assert about["began_with"] == "model.safetensors"
+    assert about["config"]["tokenizer"]["normalizer"] == "basic"
+    assert len(list((tmp_path / "run").glob("metrics*.csv"))) == 3
+
+
+def test_no_sittings_metrics_are_lost(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({}, tmp_path / "checkpoints" / "step-000000001.ckpt")
+    for text in ("first", "second"):  # twice from one checkpoint
+        (tmp_path / "metrics.csv").write_text(text)
+        go_on(tmp_path)
+    assert {path.read_text() for path in tmp_path.glob("metrics*.csv")} == {"first", "second"}

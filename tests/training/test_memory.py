@@ -43,7 +43,7 @@ def test_a_measured_budget_holds_for_batches_that_were_not_measured(tokenizer):
         batch = memory._noise(rows, seconds, 10.0, len(tokenizer), cpu)
         with memory._peak(cpu) as used:
             model.loss(batch).total.backward()
-        foretold = float(budget.cost(np.array(seconds), rows))
+        foretold = rows * float(budget.cost(np.array(seconds)))
         assert 0.2 * foretold < used[0] < 1.5 * foretold
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
@@ -85,3 +85,23 @@ def test_validation_that_cannot_fit_is_known_before_the_first_step(tokenizer, mo
 def test_batch_seconds_is_a_number_or_auto():
     with pytest.raises(ConfigError, match="must be a number or auto"):
         compose(TrainConfig, "mini_librispeech", ["data.batch_seconds=lots"])
+
+
+def test_measuring_leaves_running_statistics_alone(tokenizer):
+    model = Recognizer(small_config(norm="batch"), tokenizer)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    measure_budget(model, 5.0, 5.0, 10.0, torch.device("cpu"), "32-true")
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_no_room_for_any_utterance_is_one_line(eight, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "measure_budget", lambda *arguments: Budget(0.01))
+    with pytest.raises(DataError, match="no utterance fits into memory"):
+        fit.train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, "data.batch_seconds=auto"))
+
+
+def test_weights_that_fill_the_memory_are_one_line(tokenizer, monkeypatch):
+    monkeypatch.setattr(memory, "_free", lambda device: 1e6)
+    monkeypatch.setattr(memory, "_check_validation", lambda *arguments: None)
+    with pytest.raises(DataError, match="leave no memory for a batch"):
+        measure_budget(Recognizer(small_config(), tokenizer), 5.0, 5.0, 10.0, torch.device("cpu"), "32-true")

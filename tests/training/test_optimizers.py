@@ -8,7 +8,8 @@ from examples import small_config
 
 from asr.errors import ConfigError
 from asr.model.recognizer import Recognizer
-from asr.training.config import OptimizerConfig
+from asr.training.config import FinetuneConfig, OptimizerConfig
+from asr.training.finetune import restrict
 from asr.training.optimizers import MuonWithAdamW, make_optimizer, make_schedule, rate_share
 
 
@@ -112,3 +113,13 @@ def test_schedules(schedule, expected):
 def test_wrong_settings_are_one_line(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         OptimizerConfig(**wrong)
+
+
+def test_a_norm_above_the_blocks_learns_at_the_full_rate_and_muon_takes_adapters_alone(tokenizer):
+    model = Recognizer(small_config(kind="transformer", layers=3), tokenizer)
+    optimizer = make_optimizer(model, OptimizerConfig(learning_rate=1.0, layer_decay=0.5))
+    assert group_of(optimizer, model.encoder.norm.weight)["lr"] == 1.0
+    restrict(model, FinetuneConfig(lora_rank=2))
+    learning = [id(weight) for weight in model.parameters() if weight.requires_grad]
+    groups = make_optimizer(model, OptimizerConfig(name="muon")).param_groups
+    assert sorted(id(weight) for group in groups for weight in group["params"]) == sorted(learning)
