@@ -205,7 +205,7 @@ def test_decoding_and_device_are_heard(asr, trained, data):
         (("--device", "tpu"), "device must be auto, cpu or cuda"),
         (("--format", "doc"), "--format must be all, or some of txt, json"),
         (("--model", "gone.safetensors"), "gone.safetensors: no such checkpoint"),
-        (("--channels", "left"), "--channels must be mix or split"),
+        (("--channels", "left"), "--channels must be one of mix, split"),
         (("--resume",), "--resume looks for finished outputs in --output-dir"),
         (("--format", "txt,json"), "name --output-dir"),
         (("--output-dir", file), "cannot be made"),

@@ -271,7 +271,7 @@ def test_a_packed_manifest_and_a_damaged_one(tmp_path):
     damaged = bytearray(gzip.compress(line))
     damaged[10] = 0xFF  # there is no such kind of block
     (tmp_path / "m.jsonl.gz").write_bytes(damaged)
-    with pytest.raises(DataError, match="m.jsonl.gz"):
+    with pytest.raises(DataError, match=r"m\.jsonl"):
         Manifest.load(tmp_path / "m.jsonl.gz")
-    with pytest.raises(DataError, match="m.jsonl.gz"):
+    with pytest.raises(DataError, match=r"m\.jsonl"):
         exchange.read(tmp_path / "m.jsonl.gz")

@@ -42,5 +42,5 @@ def test_wrong_input_is_refused():
 def test_the_alphabet_may_be_larger_than_the_vocabulary_that_characters_ignore():
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 600)))
     assert UNKNOWN not in train_tokenizer([text], TokenizerConfig(kind="char")).encode(text)
-    with pytest.raises(ConfigError, match="tokenizer.vocabulary=100 is too small"):
+    with pytest.raises(ConfigError, match="vocabulary=100 is too small"):
         train_tokenizer([text], TokenizerConfig(vocabulary=100))

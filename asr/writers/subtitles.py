@@ -155,7 +155,7 @@ def _cost(words: list[Word], begin: int, end: int, options: SubtitleOptions) -> 
 def _lines(words: Sequence[str], options: SubtitleOptions) -> list[str]:
     """Wrap words into as few lines as they need, as even as they get."""
     text = " ".join(words)
-    widest = min(options.max_line_width, len(text))  # beyond the text all widths are the same
+    widest = min(options.max_line_width, len(text.expandtabs()))  # beyond the text all widths are the same
     wrapped = [textwrap.wrap(text, width, break_on_hyphens=False) for width in range(widest, 0, -1)]
     return min((lines for lines in wrapped if len(lines) == len(wrapped[0])), key=lambda lines: max(map(len, lines)))
 

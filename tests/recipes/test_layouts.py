@@ -495,9 +495,11 @@ def test_yesno_that_is_not_whole(tmp_path: Path) -> None:
 
 
 def test_custom_takes_every_ending_that_transcribe_knows_and_names_what_is_not_utf8(tmp_path, capsys):
-    for name in ("one.wav", "two.aif", "caf\udce9.wav"):
-        put(tmp_path / "mine" / name, 0)
+    for name, form in (("one.wav", "WAV"), ("two.aif", "AIFF"), ("three.wav", "WAV"), ("caf\udce9.wav", "WAV")):
+        put(tmp_path / "new", 0, format=form)
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "new").rename(tmp_path / "mine" / name)
         write((tmp_path / "mine" / name).with_suffix(".txt"), "WORDS")
     paths = run_prepare("custom", tmp_path / "mine", tmp_path / "out")
-    assert {utterance.id for path in paths for utterance in Manifest.load(path)} == {"one", "two"}
+    assert {utterance.id for path in paths for utterance in Manifest.load(path)} == {"one", "two", "three"}
     assert "is not UTF-8" in capsys.readouterr().err

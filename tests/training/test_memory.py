@@ -101,7 +101,7 @@ def test_no_room_for_any_utterance_is_one_line(eight, tmp_path, monkeypatch):
 
 
 def test_weights_that_fill_the_memory_are_one_line(tokenizer, monkeypatch):
-    monkeypatch.setattr(memory, "_free", lambda device: 1e6)
+    monkeypatch.setattr(memory, "_free", lambda device: 0.0)
     monkeypatch.setattr(memory, "_check_validation", lambda *arguments: None)
     with pytest.raises(DataError, match="leave no memory for a batch"):
         measure_budget(Recognizer(small_config(), tokenizer), 5.0, 5.0, 10.0, torch.device("cpu"), "32-true")
