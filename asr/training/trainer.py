@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from asr.errors import ConfigError
 from asr.training.config import OptimizerConfig, TrainingConfig
@@ -60,24 +60,26 @@ def make_trainer(
     Raises:
         ConfigError: there is no such device, precision or strategy.
     """
-    arguments = dict(
-        accelerator=training.accelerator,
-        plugins=[AtomicCheckpointIO()],
-        max_epochs=training.epochs,
-        limit_train_batches=training.batches or None,
-        check_val_every_n_epoch=min(training.validate_every, training.epochs),
-        accumulate_grad_batches=optimizer.accumulate,
-        gradient_clip_val=optimizer.gradient_clip or None,
-        use_distributed_sampler=False,  # the plan already gives each rank its share
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        callbacks=[*callbacks, KeepCheckpoints(run / "checkpoints", training.checkpoint_minutes, training.keep_last)],
-        enable_checkpointing=False,  # KeepCheckpoints does it
-        enable_model_summary=False,
-        enable_progress_bar=on_terminal(),
-        **more,
-    )
     try:
-        return lightning.Trainer(**arguments)
+        return lightning.Trainer(
+            accelerator=training.accelerator,
+            plugins=[AtomicCheckpointIO()],
+            max_epochs=training.epochs,
+            limit_train_batches=training.batches or None,
+            check_val_every_n_epoch=min(training.validate_every, training.epochs),
+            accumulate_grad_batches=optimizer.accumulate,
+            gradient_clip_val=optimizer.gradient_clip or None,
+            use_distributed_sampler=False,  # the plan already gives each rank its share
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            callbacks=[
+                *callbacks,
+                KeepCheckpoints(run / "checkpoints", training.checkpoint_minutes, training.keep_last),
+            ],
+            enable_checkpointing=False,  # KeepCheckpoints does it
+            enable_model_summary=False,
+            enable_progress_bar=on_terminal(),
+            **more,
+        )
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from error
