@@ -350,6 +350,7 @@ def test_an_interrupt_keeps_what_is_finished(trained, tmp_path):
     _, complaints = job.communicate(timeout=60)
     assert job.returncode == 130, complaints
     assert "Traceback" not in complaints
+    assert "what was finished is kept" in complaints
     finished = sorted(path.name for path in out.iterdir())
     assert 2 < len(finished) < 400
     assert all(name.endswith(".txt") for name in finished)  # no half-written file

@@ -140,7 +140,7 @@ def draw_steps(walk: Walk, path: Path) -> None:
     scored.set(ylabel="score")
     weighed.bar(seconds, walk.weights[0, 0, 0].numpy(), width=0.036, color="C0", align="edge")
     weighed.set(ylabel="weight", xlabel="seconds")
-    scored.set_title(f"head {HEAD}, before it writes the “{walk.letters[LETTER]}” of “together”", fontsize=10)
+    scored.set_title(f"head {HEAD + 1}, before it writes the “{walk.letters[LETTER]}” of “together”", fontsize=10)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
@@ -155,7 +155,7 @@ def draw_heads(walk: Walk, path: Path) -> None:
     for head, axes in enumerate(grid.flat):
         extent = (0.0, 0.04 * walk.frames, len(names) - 0.5, -0.5)
         axes.imshow(walk.recorded[head], aspect="auto", extent=extent, cmap="Blues", vmin=0, vmax=1)
-        axes.set_title(f"head {head}", fontsize=10)
+        axes.set_title(f"head {head + 1}", fontsize=10)
         axes.set_yticks(range(len(names)), names, fontsize=8)
     for axes in grid[1]:
         axes.set_xlabel("seconds")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -125,3 +126,14 @@ def test_a_table_that_cannot_be_written_and_a_machine_without_git(tmp_path, resu
         append_csv(tmp_path / "file" / "r.csv", result)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert commit() is None
+
+
+def test_the_rates_of_the_readme_are_those_of_the_recipes_tables():
+    root = Path(__file__).parents[2]
+    rate = re.compile(r"\d+\.\d\d \[\d+\.\d, \d+\.\d\]")
+    quoted = rate.findall((root / "README.md").read_text("utf-8"))
+    tables = "".join(
+        (root / "recipes" / name / "README.md").read_text("utf-8") for name in ("english_embedded", "spoken_digits")
+    )
+    assert len(quoted) > 4
+    assert set(quoted) <= set(rate.findall(tables))
