@@ -407,11 +407,16 @@ def test_nothing_said_is_a_file_all_the_same(format: str) -> None:
 
 
 def test_formats_are_read_from_a_list() -> None:
-    assert writers.parse_formats("srt, VTT,srt") == ("srt", "vtt")
-    assert writers.parse_formats("all") == tuple(writers.FORMATS)
+    somewhere = Path("out")
+    assert writers.parse_formats("srt, VTT,srt", somewhere) == ("srt", "vtt")
+    assert writers.parse_formats("all", somewhere) == tuple(writers.FORMATS)
+    assert writers.parse_formats("srt", None) == ("srt",)
     for wrong in ("", "srt,", "srt,all", "doc"):
         with pytest.raises(ConfigError, match="all, or some of txt"):
-            writers.parse_formats(wrong)
+            writers.parse_formats(wrong, somewhere)
+    for several in ("all", "srt,txt"):
+        with pytest.raises(ConfigError, match="name --output-dir"):
+            writers.parse_formats(several, None)
 
 
 def test_json_of_real_speech_fits_the_schema(data: Path) -> None:

@@ -41,7 +41,7 @@ def align(
     from asr import writers
     from asr.transcriber import Transcriber
 
-    formats = writers.parse_formats(format)
+    formats = writers.parse_formats(format, output_dir)
     subtitles = writers.SubtitleOptions(max_line_width, max_line_count, max_cue_seconds, min_gap)
     transcript = Transcriber.load(model, device, vad=False).align(audio, _read(text))
     for name in formats:

@@ -95,9 +95,7 @@ def transcribe(
     from asr.transcriber import EMBEDDED, Transcriber, checkpoint_file
 
     # Before hours of work, not after.
-    formats = writers.parse_formats(format)
-    if len(formats) > 1 and not output_dir:
-        raise ConfigError("several formats go into files, not onto one screen: name --output-dir")
+    formats = writers.parse_formats(format, output_dir)
     subtitles = writers.SubtitleOptions(max_line_width, max_line_count, max_cue_seconds, min_gap)
     word_timestamps |= attention is not None or not writers.NEED_WORDS.isdisjoint(formats)
     check_choice("--channels", channels, ("mix", "split"))

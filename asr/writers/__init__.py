@@ -29,21 +29,23 @@ ENDINGS = {name: name for name in FORMATS} | {"textgrid": "TextGrid"}  # Praat s
 NEED_WORDS = frozenset({"srt", "vtt", "ctm", "textgrid"})  # formats that are made from word times
 
 
-def parse_formats(formats: str) -> tuple[str, ...]:
+def parse_formats(formats: str, directory: Path | None) -> tuple[str, ...]:
     """Read a list of formats as it is written on the command line.
 
     Args:
         formats: names with commas between them, or `all`.
+        directory: where the files go; without one, a single format goes to the screen.
 
     Raises:
-        ConfigError: there is no such format.
+        ConfigError: there is no such format, or there are several for one screen.
     """
     names = [name.strip().lower() for name in formats.split(",")]
-    if names == ["all"]:
-        return tuple(FORMATS)
+    names = list(FORMATS) if names == ["all"] else list(dict.fromkeys(names))
     if unknown := [name for name in names if name not in FORMATS]:
         raise ConfigError(f"--format must be all, or some of {', '.join(FORMATS)}, got {unknown[0]!r}")
-    return tuple(dict.fromkeys(names))
+    if len(names) > 1 and not directory:
+        raise ConfigError("several formats go into files, not onto one screen: name --output-dir")
+    return tuple(names)
 
 
 def render(transcript: Transcript, format: str, subtitles: SubtitleOptions | None = None) -> str:
