@@ -189,11 +189,14 @@ RUN = """
 asr transcribe tests/data/6848-252323-0001.flac
 asr info
 asr evaluate --manifest tests/data/manifest.jsonl --json a.json --report report
-asr evaluate --manifest tests/data/manifest.jsonl --decoding ctc_beam --json b.json
+asr evaluate --manifest tests/data/manifest.jsonl --decoding joint --json b.json
 asr compare a.json b.json
 asr score --ref ref.trn --hyp hyp.trn
 asr lm build my_texts.txt --output words.arpa --order 8
-asr transcribe talk.mp3 --decoding ctc_beam --language-model words.arpa --search lm_weight=0.5
+asr transcribe talk.mp3 --language-model words.arpa --search lm_weight=0.5
+asr transcribe talk.mp3 --decoding joint
+asr transcribe talk.mp3 --hotwords "Knausgaard,Bergen"
+asr transcribe talk.mp3 --attention pages
 asr align talk.mp3 talk.txt --format textgrid
 asr transcribe my_recordings "more/*.mp3" --format srt,json --output-dir transcripts --resume --jobs 2
 asr prepare custom --source my_recordings --output data/custom
