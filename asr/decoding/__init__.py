@@ -63,7 +63,8 @@ def decode(
     fusion = Fusion.of(options, model.tokenizer, language_model).listen(log_probs, lengths)
     if options.mode in ("attention", "joint"):
         return decode_attention(model, encoder_out, lengths, options, fusion, log_probs)
-    found = search_prefixes(log_probs, lengths, options, fusion)
+    most = None if options.mode == "rescoring" else options.nbest  # to be ranked anew it takes all
+    found = search_prefixes(log_probs, lengths, options, fusion, most)
     if options.mode == "rescoring":
         found = rescore(model, encoder_out, lengths, options, found)
     return [hypotheses[: options.nbest] for hypotheses in found]

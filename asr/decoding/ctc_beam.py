@@ -56,7 +56,7 @@ class _Prefixes(NamedTuple):
 
 @np.errstate(invalid="ignore")  # scores that are no numbers are dealt with at the end
 def search_prefixes(
-    log_probs: Tensor, lengths: Tensor, options: DecodingOptions, fusion: Fusion
+    log_probs: Tensor, lengths: Tensor, options: DecodingOptions, fusion: Fusion, most: int | None = None
 ) -> list[list[Hypothesis]]:
     """Find the most probable texts.
 
@@ -65,9 +65,10 @@ def search_prefixes(
         lengths: frames of each row, shape (B,).
         options: beam, candidates, normalisation; `nbest` is not consulted.
         fusion: language model, hotwords, length bonus.
+        most: hypotheses given for each utterance; all of the beam by default.
 
     Returns:
-        Up to `beam_size` hypotheses for each utterance, best first; where scores are no numbers, the best path.
+        Hypotheses of each utterance, best first; where scores are no numbers, the best path.
     """
     batch, _, vocabulary = log_probs.shape
     beam, device = options.beam_size, log_probs.device
@@ -75,15 +76,16 @@ def search_prefixes(
     scores, tokens = _candidates(heard, options.candidates or max(FEWEST_CANDIDATES, beam + beam // 2))
     frames = heard.numpy()
     prefixes = _first(batch, beam)
+    owner = np.arange(batch * beam) // beam
     state = fusion.start(batch * beam, vocabulary, device)
     history: list[tuple[Numbers, Numbers]] = []
     for frame in range(heard.shape[1]):
-        prefixes, rows, written = _advance(prefixes, frames[:, frame], scores[:, frame], tokens[:, frame], state)
+        prefixes, rows, written = _advance(prefixes, frames[:, frame], scores[:, frame], tokens[:, frame], owner, state)
         history.append((rows, written))
         state.advance(torch.from_numpy(rows).to(device), torch.from_numpy(written).to(device))
     lm, bonus = (part[:, END].cpu().numpy() for part in (state.lm, state.bonus))
     prefixes = prefixes._replace(lm=prefixes.lm + lm, bonus=prefixes.bonus + bonus)
-    found = _hypotheses(prefixes, history, heard, state, options.length_normalization)
+    found = _hypotheses(prefixes, history, heard, state, options.length_normalization, most or beam)
     # No beam holds scores that are no numbers: the best path passes them on to who asked.
     return (
         found
@@ -130,7 +132,7 @@ def _first(batch: int, beam: int) -> _Prefixes:
 
 
 def _advance(
-    prefixes: _Prefixes, frame: NDArray[np.float32], scores: Scores, tokens: Numbers, state: FusionState
+    prefixes: _Prefixes, frame: NDArray[np.float32], scores: Scores, tokens: Numbers, owner: Numbers, state: FusionState
 ) -> tuple[_Prefixes, Numbers, Numbers]:
     """Let every text stay or grow by one token, and keep the best.
 
@@ -139,13 +141,13 @@ def _advance(
         frame: log-probabilities of all tokens, shape (B, V).
         scores: of the columns' tokens, shape (B, C).
         tokens: the columns', shape (B, C).
+        owner: utterance of each row, shape (R,).
         state: scores of next tokens.
 
     Returns:
         The new beam; the row that each of its texts comes from (R,); the token that it was given, or BLANK (R,).
     """
     (batch, columns), beam = tokens.shape, len(prefixes.last) // len(tokens)
-    owner = np.arange(batch * beam) // beam  # utterance of each row
     stay_blank, heard = _listen(prefixes, frame, scores, tokens, owner)
     next_lm, next_bonus = (part.cpu().numpy() for part in (state.lm, state.bonus))  # (R, V)
     if columns < frame.shape[1]:
@@ -183,7 +185,7 @@ def _listen(
         frame: as for `_advance`.
         scores: as for `_advance`.
         tokens: as for `_advance`.
-        owner: utterance of each row, shape (R,).
+        owner: as for `_advance`.
 
     Returns:
         Log-probabilities that a text stays and ends in a blank, shape (R,); that it ends in its last token, in the
@@ -196,14 +198,15 @@ def _listen(
     of_last = frame[owner, last].astype(np.float64)
     stay_token = token + of_last
 
-    # The column of each token. What is no candidate has BLANK's, which is written last.
-    column_of = tokens
+    # The column of each row's last token. What is no candidate has BLANK's, which is written last.
+    column = last
     if columns < vocabulary:
         column_of = np.zeros((batch, vocabulary), dtype=np.int64)
         np.put_along_axis(column_of, tokens, np.arange(columns)[None], axis=1)
+        column = column_of[owner, last]
     # A token that repeats the last one is new only after a blank.
     heard = (total.reshape(batch, beam, 1) + scores[:, None]).reshape(-1, columns)
-    heard[np.arange(len(last)), column_of[owner, last]] = blank + of_last
+    heard[np.arange(len(last)), column] = blank + of_last
 
     # A text that grows into another one of the beam adds to it, and is no candidate of its own.
     utterance, child, source = (parent.reshape(batch, beam, 1) == name.reshape(batch, 1, beam)).nonzero()
@@ -213,35 +216,43 @@ def _listen(
     added = last[child]
     inflow = np.where(last[source] == added, blank[source], total[source]) + of_last[child]
     stay_token[child] = np.logaddexp(stay_token[child], inflow)
-    heard[source, column_of[owner[source], added]] = NEVER
+    heard[source, column[child]] = NEVER
     heard[:, 0] = stay_token
     return total + frame[owner, BLANK].astype(np.float64), heard
 
 
 def _hypotheses(
-    prefixes: _Prefixes, history: list[tuple[Numbers, Numbers]], log_probs: Tensor, state: FusionState, power: float
+    prefixes: _Prefixes,
+    history: list[tuple[Numbers, Numbers]],
+    log_probs: Tensor,
+    state: FusionState,
+    power: float,
+    most: int,
 ) -> list[list[Hypothesis]]:
-    """Walk back from the last frame to the tokens of each text, and rank the texts."""
+    """Walk back from the last frame to the tokens of each text, rank the texts, and tell about the best of them."""
     batch = len(log_probs)
     rows = np.arange(len(prefixes.last))
     backwards = []
     for come_from, written in reversed(history):
         backwards.append(written[rows])
         rows = come_from[rows]
-    written = torch.from_numpy(np.stack(backwards[::-1], axis=1)).unflatten(0, (batch, -1))  # (B, K, T'), or BLANK
-    peaks, counts = _peaks(written, log_probs)
+    texts = np.stack(backwards[::-1], axis=1).reshape(batch, -1, len(history))  # (B, K, T'), or BLANK
     ctc = np.logaddexp(prefixes.blank, prefixes.token)
-    score = ctc + state.fusion.lm_weight * prefixes.lm + prefixes.bonus
-    score = score.reshape(batch, -1) / (counts.numpy() + 1.0) ** power
+    score = (ctc + state.fusion.lm_weight * prefixes.lm + prefixes.bonus).reshape(batch, -1)
+    score /= (np.count_nonzero(texts != BLANK, axis=2) + 1.0) ** power
+    best = np.argsort(-score, axis=1, kind="stable")[:, :most]  # (B, N)
+    written = torch.from_numpy(np.take_along_axis(texts, best[..., None], axis=1))
+    peaks, counts = _peaks(written, log_probs)
     results = []
-    others = (part.reshape(batch, -1) for part in (score, ctc, prefixes.lm, prefixes.bonus))
+    parts = (part.reshape(batch, -1) for part in (score, ctc, prefixes.lm, prefixes.bonus))
+    others = (np.take_along_axis(part, best, axis=1) for part in parts)
     for utterance in zip(*(part.tolist() for part in (written, counts, peaks, *others)), strict=True):
         found = []
         for path, count, peak, *scores in zip(*utterance, strict=True):
             if scores[0] > NEVER:
                 tokens = tuple(token for token in path if token != BLANK)
                 found.append(Hypothesis(tokens, tuple(peak[:count]), scores[0], None, scores[1], 0.0, *scores[2:]))
-        results.append(sorted(found, key=lambda hypothesis: -hypothesis.score))
+        results.append(found)
     return results
 
 
