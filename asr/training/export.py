@@ -51,6 +51,7 @@ class ExportBest(Callback):
         self.plain = plain
         self.best: dict[str, float] = {}  # file name and first metric, lowest first
         self.fresh = False
+        self.hours = 0.0  # of the run before this sitting
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take note that there is something new to export with the next checkpoint."""
@@ -84,13 +85,17 @@ class ExportBest(Callback):
         about = self.about()
         found = trainer.callback_metrics
         about["metrics"] = {metric: round(float(found[f"valid/{metric}"]), 6) for metric in self.metrics}
-        about["training"] |= {"epoch": trainer.current_epoch + 1, "steps": trainer.global_step}
+        about["training"] |= {"hours": self._hours(), "epoch": trainer.current_epoch + 1, "steps": trainer.global_step}
         self.save(self.run / "best" / name, about)
 
+    def _hours(self) -> float:
+        return round(self.hours + self.about()["training"]["hours"], 3)
+
     def state_dict(self) -> dict[str, Any]:
-        """Remember the best models, so that a resumed run does not overwrite a better model."""
-        return {"best": self.best}
+        """Remember time spent and the best models: a resumed run adds to the one and must not overwrite the other."""
+        return {"best": self.best, "hours": self._hours()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best models of the run being resumed."""
+        """Take both from the run being resumed."""
         self.best = state_dict["best"]
+        self.hours = state_dict.get("hours", 0.0)  # runs begun with an earlier version did not keep them

@@ -20,14 +20,14 @@ def test_the_lowest_are_kept_and_what_is_no_number_never_is_the_best(tmp_path):
 
     def save(path, about):
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps([about["metrics"]["rate"], model.bias.item()]))
+        path.write_text(json.dumps([about["metrics"]["rate"], model.bias.item(), about["training"]["hours"]]))
 
     def kept(export: ExportBest) -> tuple[list[str], float]:
         best = json.loads((tmp_path / "model.safetensors").read_text())
         return sorted(name[6:9] for name in os.listdir(tmp_path / "best")), best[1]
 
     def make() -> ExportBest:
-        return ExportBest(tmp_path, 2, model, ["rate"], lambda: {"training": {}}, save)
+        return ExportBest(tmp_path, 2, model, ["rate"], lambda: {"training": {"hours": 0.5}}, save)
 
     export = make()
     expected = [
@@ -46,6 +46,8 @@ def test_the_lowest_are_kept_and_what_is_no_number_never_is_the_best(tmp_path):
         export.on_validation_end(trainer, trainer)
         export.on_save_checkpoint(trainer, trainer, {"state_dict": weights})
         assert kept(export) == then
+        if (tmp_path / "best" / (latest := f"epoch-{epoch + 1:03}.safetensors")).exists():
+            assert json.loads((tmp_path / "best" / latest).read_text())[2] == 0.5 * (epoch + 1)  # of all sittings
         resumed = make()
         resumed.load_state_dict(export.state_dict())
         export = resumed
