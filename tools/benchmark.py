@@ -1,4 +1,4 @@
-"""Measurements that maintainers run; each is a file of `tools/benchmarks`.
+"""Measurements that maintainers run; each is a file of `tools/benchmarks`. The last line says where, of what and when.
 
 python tools/benchmark.py model                     # size, operations and memory of every conf/model/*.yaml
 python tools/benchmark.py model --vocabulary 5000 --seconds 30 --batch 1
@@ -9,6 +9,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import time
+
+import torch
+
+from asr.evaluation.evaluate import hardware
+from asr.evaluation.results import commit
 
 COMMANDS = (
     "data",
@@ -38,6 +44,7 @@ def main() -> None:
         command.set_defaults(run=module.run)
     arguments = parser.parse_args()
     arguments.run(arguments)
+    print(f"{hardware(torch.device('cpu'))}, commit {commit()}, {time.strftime('%Y-%m-%d')}")
 
 
 if __name__ == "__main__":

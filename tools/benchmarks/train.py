@@ -11,12 +11,9 @@ import csv
 import tempfile
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from asr.config import compose
-from asr.evaluation.evaluate import hardware
-from asr.evaluation.results import commit
 from asr.training.config import TrainConfig
 from asr.training.fit import train
 
@@ -51,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     last = {key: float(value) for key, value in rows[-1].items() if key.startswith("speed/") and value}
     steps, logging = _seconds(profile, "run_training_batch"), _seconds(profile, "on_train_batch_end")
     console = Console()
-    console.print(f"{arguments.config}, {hardware(torch.device('cpu'))}, commit {commit()}")
+    console.print(arguments.config)
     console.print(f"{last['speed/audio_hours_per_hour']:.0f} hours of audio per hour")
     console.print(f"lost to data {last['speed/data_wait']:.1%}, to padding {last['speed/padding']:.1%}, "
                   f"to callbacks and logging {logging / (steps + logging):.1%}")  # fmt: skip

@@ -24,14 +24,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 from benchmarks import hear
 from rich.console import Console
 from rich.table import Table
 
 from asr.audio import SAMPLE_RATE, load_mono
-from asr.evaluation.evaluate import hardware
-from asr.evaluation.results import commit
 
 DATA = Path(__file__).parents[2] / "tests" / "data"
 OURS = ("asr", "asr ctc", "asr:conformer_s", "asr:conformer_m")
@@ -66,7 +63,6 @@ def run(arguments: argparse.Namespace) -> None:
                 measure(
                     table, name, [python, hear.__file__, name, *recordings, f"--repeats={arguments.repeats}"], threads
                 )
-    table.caption = f"{hardware(torch.device('cpu'))}, commit {commit()}, {time.strftime('%Y-%m-%d')}"
     console.print(table)
 
 
