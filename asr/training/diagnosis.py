@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -35,6 +36,10 @@ NO_PROGRESS = (
     "guesses from the text. Most often it has had too little data or too few steps; a larger model.loss.ctc_weight, "
     "shorter utterances (data.max_seconds) or fewer model.decoder.layers help it"
 )
+WORSE = (
+    "validation finds %.2f %% WER, more than the %.2f %% of the model that this run began with: should it stay so, "
+    "begin again with a lower optimizer.learning_rate, or lower for the lower blocks (optimizer.layer_decay=0.9)"
+)
 
 
 class Diagnosis(Callback):
@@ -52,6 +57,15 @@ class Diagnosis(Callback):
     def __init__(self, run: Path, after: int) -> None:
         self.run = run
         self.after = after
+        self.source_wer: float | None = None  # of the model that the run began with
+
+    def state_dict(self) -> dict[str, Any]:
+        """Remember what is to be beaten."""
+        return {"source_wer": self.source_wer}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it from the run being resumed."""
+        self.source_wer = state_dict["source_wer"]
 
     @torch.no_grad()
     def on_validation_batch_end(  # type: ignore[override]
@@ -86,9 +100,18 @@ class Diagnosis(Callback):
             texts = [model.tokenizer.piece(token) for token in batch.tokens[0, : int(batch.token_lengths[0])].tolist()]
             self._draw(trainer, head.cpu(), log_probs[0, : int(frames[0])].exp().cpu(), texts)
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw loss and word error rate so far."""
-        if trainer.is_global_zero and trainer.state.fn == "fit":
+    def on_validation_end(  # type: ignore[override]
+        self, trainer: lightning.Trainer, pl_module: RecognizerModule
+    ) -> None:
+        """Draw loss and word error rate so far, and compare the rate with that from before the first step."""
+        rate = float(trainer.callback_metrics["valid/wer"])
+        if trainer.state.fn != "fit":
+            self.source_wer = rate
+            return
+        if trainer.is_global_zero:
+            warm = trainer.global_step >= pl_module.optimizer_config.warmup_steps
+            if warm and self.source_wer is not None and rate > self.source_wer:
+                log.warning(WORSE, 100 * rate, 100 * self.source_wer)
             logger = next(logger for logger in trainer.loggers if isinstance(logger, CSVLogger))
             logger.save()
             draw_curves(self.run)

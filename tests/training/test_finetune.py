@@ -138,6 +138,20 @@ def test_validation_gives_the_rate_of_evaluation_and_before_the_first_step_the_s
         torch.testing.assert_close(weight, original.state_dict()[name], atol=1e-6, rtol=0)
 
 
+def test_a_run_that_makes_its_source_worse_says_so(eight, tmp_path, caplog):
+    steps = ("training.epochs=1", "training.average_decay=0", "optimizer.warmup_steps=1", "data.batch_seconds=20")
+    config = composed("mini_librispeech", eight, tmp_path / "run", *steps, "optimizer.learning_rate=0.05")
+    train(config, init_from=EMBEDDED)
+    assert "more than the" in caplog.text
+    caplog.clear()
+    train(replace(config, training=replace(config.training, epochs=2)), resume=True)
+    assert "more than the" in caplog.text
+    caplog.clear()
+    train(composed("mini_librispeech", eight, tmp_path / "still", *STILL), init_from=EMBEDDED)
+    assert "before the first step" in caplog.text
+    assert "more than the" not in caplog.text
+
+
 def test_a_new_domain_is_learnt_from_one_folder_of_recordings(eight, tmp_path):
     """The embedded model on eight recordings it has never heard: a minute of training brings the rate down."""
     before = evaluate(Transcriber(checkpoint.load(EMBEDDED)[0]), Manifest.load(eight))["wer"]
