@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 import typing
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -132,8 +133,8 @@ def test_channels_are_heard_one_by_one(english, speech, data, tmp_path):
     assert english.transcribe(path).channel is None
 
 
-def test_memory_does_not_grow_with_calls(english, speech):
-    """A leak of one waveform a call would be 6.4 MB."""
+def test_memory_does_not_grow_with_calls_from_several_threads(english, speech):
+    """A leak of one waveform a call would be 32 MB."""
 
     def resident() -> int:
         gc.collect()
@@ -142,12 +143,12 @@ def test_memory_does_not_grow_with_calls(english, speech):
     if not Path("/proc/self/statm").exists():
         pytest.skip("needs /proc to count memory")
     short = (speech[:16_000], 16_000)
-    for _ in range(40):
-        english.transcribe(short)
-    before = resident()
-    for _ in range(100):
-        english.transcribe(short)
-    assert resident() - before < 4e6
+    alone = english.transcribe(short)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(english.transcribe, [short] * 80))
+        before = resident()
+        assert all(each == alone for each in pool.map(english.transcribe, [short] * 500))
+        assert resident() - before < 8e6
 
 
 def test_a_checkpoint_recommends_its_search(model, tmp_path):
