@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-import book_sentences  # noqa: E402
+import book_sentences
 
 TESTED = "it was the best of times it was the worst of times it was the age of wisdom"
 
