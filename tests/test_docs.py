@@ -1,4 +1,4 @@
-"""The documentation: every command parses as it stands, the quick ones run, every link leads somewhere."""
+"""The documentation: every command parses as it stands, those of README and docs run, every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 import runs
 import soundfile
 import typer
-from test_recipes import make_digits, make_librispeech
+from examples import make_digits, make_librispeech
 
 from asr.cli import app, main
 from asr.config import compose

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from examples import REAL, make_digits, make_librispeech
 
 from asr.config import compose, resource
 from asr.corpora import hold_out
@@ -26,39 +27,6 @@ from asr.errors import ConfigError, DataError
 from asr.manifest import Manifest, Utterance
 from asr.recipes import corpora, load, prepare, run_prepare
 from asr.training.config import TrainConfig
-
-DATA = Path(__file__).parent / "data"
-REAL = list(Manifest.load(DATA / "manifest.jsonl"))
-
-
-def make_librispeech(folder: Path, part: str, speakers: dict[str, str]) -> dict[str, str]:
-    """Lay the test utterances out as LibriSpeech does, under other speaker numbers; give id -> text."""
-    texts = {}
-    for utterance in REAL:
-        _, chapter, number = utterance.id.split("-")
-        if utterance.speaker not in speakers:
-            continue
-        speaker = speakers[utterance.speaker]
-        place = folder / "LibriSpeech" / part / speaker / chapter
-        place.mkdir(parents=True, exist_ok=True)
-        name = f"{speaker}-{chapter}-{number}"
-        shutil.copy(utterance.audio_filepath, place / f"{name}.flac")
-        with open(place / f"{speaker}-{chapter}.trans.txt", "a") as file:
-            file.write(f"{name} {utterance.text}\n")
-        texts[name] = utterance.text
-    return texts
-
-
-def make_digits(folder: Path) -> None:
-    """Lay out recordings/{digit}_{speaker}_{index}.wav at 8 kHz."""
-    (folder / "recordings").mkdir(parents=True)
-    samples, _ = soundfile.read(REAL[0].audio_filepath, dtype="float32")
-    for digit in range(10):
-        for speaker in ("george", "jackson"):
-            for index in (0, 4, 5, 44, 45, 49):
-                cut = samples[: 2 * (1600 + 80 * digit + index) : 2]
-                soundfile.write(folder / "recordings" / f"{digit}_{speaker}_{index}.wav", cut, 8000, "PCM_16")
-    (folder / "README.md").write_text("digits")
 
 
 def by_split(paths: list[Path]) -> dict[str, Manifest]:
