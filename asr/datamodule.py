@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -335,6 +336,7 @@ class SpeechDataModule(PlannedDataModule):
             batch_sampler=self.take_up(sampler),
             collate_fn=collate,
             num_workers=workers,
+            worker_init_fn=heed_no_signals,
             persistent_workers=workers > 0,
         )
 
@@ -348,7 +350,18 @@ class SpeechDataModule(PlannedDataModule):
         keys = [[(0, int(row)) for row in rows] for rows in plan[rank]]
         dataset = SpeechDataset(self.valid, self.tokenizer, [1.0], self.seed)
         workers = min(1, self.config.workers)
-        return DataLoader(dataset, batch_sampler=keys, collate_fn=collate, num_workers=workers)
+        return DataLoader(
+            dataset, batch_sampler=keys, collate_fn=collate, num_workers=workers, worker_init_fn=heed_no_signals
+        )
+
+
+def heed_no_signals(worker: int) -> None:
+    """Let a worker read on when its whole group is told to stop, by Ctrl-C or SLURM: the step at hand needs it.
+
+    It ends with the training process in any case, which it looks after every few seconds.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def batch_counters(trainer: lightning.Trainer) -> dict[str, int]:

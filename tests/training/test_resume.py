@@ -72,9 +72,11 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_bits(eight, tmp_pa
     subprocess.run(command(eight, whole), check=True, env=ONE_THREAD, capture_output=True)
     begin = command(eight, stopped)
     for more, step, number, code in (([], 2, signal.SIGKILL, -9), (["--resume"], 9, signal.SIGTERM, 143)):
-        process = subprocess.Popen([*begin, *more], env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*begin, *more], env=ONE_THREAD, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
         wait_for_step(stopped, step, process)
-        process.send_signal(number)
+        os.killpg(process.pid, number)  # its workers, too: so do Ctrl-C, and SLURM
         _, said = process.communicate(timeout=120)
         assert process.returncode == code, said
         assert ("go on with --resume" in said) == (number == signal.SIGTERM)
