@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import soundfile
@@ -56,3 +57,8 @@ def make_digits(folder: Path) -> None:
                 cut = samples[: 2 * (1600 + 80 * digit + index) : 2]
                 soundfile.write(folder / "recordings" / f"{digit}_{speaker}_{index}.wav", cut, 8000, "PCM_16")
     (folder / "README.md").write_text("digits")
+
+
+def heed_interrupts() -> None:
+    """Undo what a shell does to its background jobs: they, and all they start, are born deaf to SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

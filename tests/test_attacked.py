@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from examples import DATA
+from examples import DATA, heed_interrupts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
@@ -340,7 +340,9 @@ def test_an_interrupt_keeps_what_is_finished(trained, tmp_path):
     folder.mkdir()
     for number in range(400):
         (folder / f"{number:03}.flac").write_bytes(GOOD.read_bytes())
-    job = program("transcribe", folder, "--model", trained, "--output-dir", out, "--jobs", 2)
+    job = program(
+        "transcribe", folder, "--model", trained, "--output-dir", out, "--jobs", 2, preexec_fn=heed_interrupts
+    )
     until = time.monotonic() + 200
     while not (out.exists() and len(list(out.glob("*.txt"))) > 2):
         assert job.poll() is None

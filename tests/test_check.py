@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from examples import heed_interrupts
 
 from asr.check import KINDS, check
 from asr.cli import main
@@ -202,10 +203,6 @@ def test_an_interrupt_ends_it_with_all_its_processes(manifest, tmp_path):
     rows = [replace(each, id=f"{copy}-{each.id}") for copy in range(2000) for each in manifest]
     write_manifest(tmp_path / "train.jsonl", rows)
     command = [sys.executable, "-m", "asr.cli", "check", str(tmp_path / "train.jsonl"), "--jobs", "2"]
-
-    def heed_interrupts() -> None:  # a shell's background jobs, and all they start, are born deaf to SIGINT
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
     options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, preexec_fn=heed_interrupts, **options) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

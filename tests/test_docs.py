@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import glob
 import io
+import json
 import re
 import shlex
 import shutil
@@ -142,6 +143,12 @@ def test_documented_tool_has_the_options(tool):
         for word in words:
             if word.startswith("--"):
                 assert word.split("=")[0] in known, f"{page.name}: {command}: no option {word}"
+
+
+def test_the_step_of_the_gpu_page_runs_on_a_cpu():
+    command = [sys.executable, "tools/benchmarks/step.py", "asr", "--device", "cpu", "--steps", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len(json.loads(done.stdout)) == 1
 
 
 def anchors(page: Path) -> set[str]:
