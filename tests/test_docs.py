@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 import runs
 import soundfile
-import torch
 import typer
 from examples import make_digits, make_librispeech
 
@@ -332,12 +331,16 @@ def test_documented_commands_run(desk, monkeypatch, capsys):
         words = [path for word in words for path in (sorted(glob.glob(word)) if "*.safetensors" in word else [word])]
         if "data/eight.jsonl" in line:
             shutil.copy("data/mini_librispeech/train.jsonl", "data/eight.jsonl")
+        if "strategy=fsdp" in line:  # leaves a process group and its address behind
+            done = subprocess.run(
+                [sys.executable, "-m", "asr.cli", *words[1:]], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{line}: {done.stderr}"
+            continue
         monkeypatch.setattr(sys, "argv", words)
         with open("talk.mp3", "rb") as talk:
             monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(talk))
             with pytest.raises(SystemExit) as ended:
                 main()
-        if torch.distributed.is_initialized():  # a process of its own would end with the command
-            torch.distributed.destroy_process_group()
         output = capsys.readouterr()
         assert not ended.value.code, f"{line}: {output.err}"
