@@ -148,7 +148,7 @@ def test_memory_does_not_grow_with_calls_from_several_threads(english, speech):
         list(pool.map(english.transcribe, [short] * 80))
         before = resident()
         assert all(each == alone for each in pool.map(english.transcribe, [short] * 500))
-        assert resident() - before < 8e6
+        assert resident() - before < 4e6
 
 
 def test_a_checkpoint_recommends_its_search(model, tmp_path):
