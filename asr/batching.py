@@ -54,6 +54,7 @@ def plan_epoch(
     *,
     heard: NDArray[np.float64] | None = None,
     done: int = 0,
+    short_first: bool = True,
 ) -> list[list[NDArray[np.int64]]]:
     """Plan one epoch, or what is left of it.
 
@@ -61,11 +62,12 @@ def plan_epoch(
         durations: most seconds that each utterance can last, augmentation's longest stretch included.
         budget: what one batch may cost; a number is the most seconds of padded audio (longest utterance x utterances).
         seed: draws the order.
-        epoch: draws another order each epoch; the first goes from short to long.
+        epoch: draws another order each epoch.
         ranks: number of processes that train together.
         heard: seconds that each utterance lasts in this epoch, at most `durations`; utterances that will be equally
             long then go together. Without it, `durations`.
         done: utterances of the epoch that were trained on already, by any number of ranks.
+        short_first: let the first epoch go from short to long.
 
     Returns:
         For each rank its batches, each an array of row numbers. Every rank has equally many batches and every row that
@@ -78,7 +80,7 @@ def plan_epoch(
     if len(durations) == 0:
         raise DataError("there is no utterance to plan: the manifest is empty, or all of it was filtered out")
     budget = budget if isinstance(budget, Budget) else Budget(budget)
-    batches = _plan_batches(durations, durations if heard is None else heard, budget, seed, epoch)
+    batches = _plan_batches(durations, durations if heard is None else heard, budget, seed, epoch, short_first)
     batches = _drop(batches, done)
     _even_out(batches, ranks)
     return [batches[rank::ranks] for rank in range(ranks)]
@@ -127,6 +129,7 @@ def _plan_batches(
     budget: Budget,
     seed: int,
     epoch: int,
+    short_first: bool,
 ) -> list[NDArray[np.int64]]:
     """Make the batches of a whole epoch in their global order; their number hangs on durations and budget alone."""
     draw = np.random.default_rng([seed, epoch])
@@ -145,8 +148,9 @@ def _plan_batches(
         if len(edges) - 1 <= count:
             break
     batches = [order[start:end] for start, end in pairwise(_split(edges, count).tolist())]
-    # The first epoch stays sorted, short to long: short texts teach CTC to align ("SortaGrad", Amodei et al. 2016).
-    return batches if epoch == 0 else [batches[index] for index in draw.permutation(len(batches))]
+    if short_first and epoch == 0:  # short texts teach CTC to align ("SortaGrad", Amodei et al. 2016)
+        return batches
+    return [batches[index] for index in draw.permutation(len(batches))]
 
 
 def _check(durations: NDArray[np.float64], alone: NDArray[np.float64], budget: Budget) -> None:

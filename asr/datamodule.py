@@ -47,6 +47,9 @@ class DataConfig:
     """Longer utterances are left out of training, and counted."""
     speeds: list[float] = field(default_factory=lambda: [0.9, 1.0, 1.1])
     """Each utterance is heard at one of these speeds, drawn anew each epoch (Ko et al. 2015)."""
+    short_first: bool = True
+    """The first epoch goes from short to long utterances, from which CTC learns to align; never so in a run that begins
+    with another model."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Rooms, noises and channels; see `asr.augment`."""
     workers: int = 2
@@ -176,6 +179,7 @@ class PlanSampler(Sampler[list[tuple[int, int]]]):
         ranks: number of processes that train together.
         rank: which of them this is.
         heard: gives the seconds that each utterance lasts in an epoch.
+        short_first: let the first epoch go from short to long.
     """
 
     def __init__(
@@ -187,6 +191,7 @@ class PlanSampler(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         *,
         heard: Callable[[int], NDArray[np.float64]] | None = None,
+        short_first: bool = True,
     ) -> None:
         self.durations = durations
         self.budget = budget
@@ -194,6 +199,7 @@ class PlanSampler(Sampler[list[tuple[int, int]]]):
         self.ranks = ranks
         self.rank = rank
         self.heard = heard
+        self.short_first = short_first
         self.epoch = 0
         self.done = 0
         """Utterances of the epoch that were trained on before this run took it up."""
@@ -246,6 +252,7 @@ class PlanSampler(Sampler[list[tuple[int, int]]]):
             self.ranks,
             heard=self.heard(epoch) if self.heard else None,
             done=done,
+            short_first=self.short_first,
         )
 
 
@@ -328,6 +335,7 @@ class SpeechDataModule(PlannedDataModule):
             ranks,
             rank,
             heard=lambda epoch: durations / speeds[utterance_seeds(self.seed, epoch, hashes) % len(speeds)],
+            short_first=self.config.short_first,
         )
         workers = self.config.workers
         self.dataset = SpeechDataset(self.train, self.tokenizer, list(self.config.speeds), self.seed, self.augmenter)

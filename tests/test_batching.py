@@ -120,12 +120,12 @@ def test_neighbour_overlap_counts_pairs():
     assert neighbour_overlap(first, first) == 1
 
 
-def test_the_first_epoch_goes_from_short_to_long():
+@pytest.mark.parametrize(("epoch", "short_first", "sorted_"), [(0, True, True), (0, False, False), (1, True, False)])
+def test_the_first_epoch_goes_from_short_to_long_unless_told_otherwise(epoch, short_first, sorted_):
     seconds = librispeech_like(2000)
-    longest = [seconds[rows].max() for rows in plan_epoch(seconds, 160, 1, 0)[0]]
-    assert np.corrcoef(longest, np.arange(len(longest)))[0, 1] > 0.8
-    longest = [seconds[rows].max() for rows in plan_epoch(seconds, 160, 1, 1)[0]]
-    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.3
+    longest = [seconds[rows].max() for rows in plan_epoch(seconds, 160, 1, epoch, short_first=short_first)[0]]
+    correlation = np.corrcoef(longest, np.arange(len(longest)))[0, 1]
+    assert correlation > 0.8 if sorted_ else abs(correlation) < 0.3
 
 
 def test_ranks_share_one_global_order():

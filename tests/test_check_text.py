@@ -7,6 +7,7 @@ import pytest
 import scipy.optimize
 
 from asr.check.duplicates import Keys, find_duplicates, find_leaks
+from asr.check.findings import soften
 from asr.check.text import judge_texts, rate_deviations
 
 PLAIN = [
@@ -119,6 +120,9 @@ def test_a_leak_is_a_notice_where_the_corpus_is_made_so():
     assert severities(train, prompts) == {"leak_text": {"notice"}}
     short = Keys(["3", "4", "5"], ["c", "c", "c"], ["yes", "x", "y"], [13, 14, 15])
     assert severities(train, short) == {"leak_text": {"notice"}}
+    few_voices = [Keys([*"123"], [*"aab"], ["x"] * 3, [1, 2, 3]), Keys(["4"], ["a"], ["y"], [4])]
+    found = soften(find_leaks(few_voices, ["train", "test"]), [3, 1])  # as utterances were dealt out, not speakers
+    assert [(finding.row, finding.offends) for finding in found] == [(0, False), (1, False)]
     one_voice = Keys(["1"], ["a"], ["x"], [11]), Keys(["2"], ["a"], ["y"], [12])
     assert severities(*one_voice) == {"leak_speaker": {"notice"}}
     nameless = Keys(["1"], [""], [""], [0])

@@ -50,7 +50,9 @@ KINDS = {
     "duplicate_text": Kind("notice", "The same sentence is there before; corpora of prompts repeat theirs by design."),
     "leak_id": Kind("error", "The id is in a later manifest, too."),
     "leak_audio": Kind("error", "The same audio is in a later manifest."),
-    "leak_speaker": Kind("warning", "The speaker is in a later manifest, too; a notice in corpora of one speaker."),
+    "leak_speaker": Kind(
+        "warning", "The speaker is in a later manifest, too; a notice with one speaker, or if most are.", True
+    ),
     "leak_text": Kind("warning", "The sentence is in a later manifest, too; a notice if short, or if most are."),
 }
 

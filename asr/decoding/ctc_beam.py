@@ -1,7 +1,8 @@
 """CTC prefix beam search: the most probable text, summed over its alignments, for all utterances at once.
 
 Sources: Graves 2012, section 7.5.3; Hannun et al. 2014, arXiv:1408.2873. Silence: Chen et al. 2016, "Phone synchronous
-speech recognition with CTC lattices".
+speech recognition with CTC lattices". Recombination: Ney and Ortmanns 2000, "Progress in dynamic programming search
+for LVCSR", section IV.
 
 This is numpy, on the CPU wherever the model is: each frame takes some fifty small steps, which as tensors take four
 times as long, and on a GPU longer than that.
@@ -18,7 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
+from asr.decoding.alternatives import Merge, unfold
 from asr.decoding.ctc import best_paths
 from asr.decoding.fusion import Fusion, FusionState
 from asr.decoding.options import DecodingOptions, Hypothesis
@@ -29,6 +32,8 @@ NEVER = -np.inf
 FEWEST_CANDIDATES = 40
 CERTAIN = 0.99
 """Probability of a blank from which on a frame tells nothing after another such one, and is left out."""
+RECOMBINED_EVERY = 3
+"""Frames from one recombination to the next: looking for equals takes time, and the beam holds a few of them well."""
 _HASH = 6364136223846793005  # Knuth's multiplier; texts are told apart by 64-bit hashes
 
 Scores = NDArray[np.float64]
@@ -79,13 +84,16 @@ def search_prefixes(
     owner = np.arange(batch * beam) // beam
     state = fusion.start(batch * beam, vocabulary, device)
     history: list[tuple[Numbers, Numbers]] = []
+    merges: dict[int, Merge] = {}
     for frame in range(heard.shape[1]):
         prefixes, rows, written = _advance(prefixes, frames[:, frame], scores[:, frame], tokens[:, frame], owner, state)
         history.append((rows, written))
         state.advance(torch.from_numpy(rows).to(device), torch.from_numpy(written).to(device))
+        if frame % RECOMBINED_EVERY == 0 and (futures := state.futures()) is not None:
+            merges[frame] = _recombine(prefixes, futures, state.fusion.lm_weight, batch)
     lm, bonus = (part[:, END].cpu().numpy() for part in (state.lm, state.bonus))
     prefixes = prefixes._replace(lm=prefixes.lm + lm, bonus=prefixes.bonus + bonus)
-    found = _hypotheses(prefixes, history, heard, state, options.length_normalization, most or beam)
+    found = _hypotheses(prefixes, history, merges, heard, state, options.length_normalization, most or beam)
     # No beam holds scores that are no numbers: the best path passes them on to who asked.
     return (
         found
@@ -175,6 +183,31 @@ def _advance(
     return new, rows, written
 
 
+def _recombine(prefixes: _Prefixes, futures: Numbers, lm_weight: float, batch: int) -> Merge:
+    """Keep, of texts that nothing to come tells apart, the best alone: the others would only take places in the beam.
+
+    Args:
+        prefixes: what is in the beam; the places of the others become empty.
+        futures: rows with the same number get the same scores from language model and hotwords from here on, (R,).
+        lm_weight: of the language model.
+        batch: number of utterances B.
+
+    Returns:
+        What was dropped.
+    """
+    futures, last = futures.reshape(batch, -1), prefixes.last.reshape(batch, -1)
+    parts = np.stack((np.logaddexp(prefixes.blank, prefixes.token), prefixes.lm, prefixes.bonus), axis=1)  # (R, 3)
+    score = (parts @ [1.0, lm_weight, 1.0]).reshape(batch, -1)
+    same = (futures[:, :, None] == futures[:, None]) & (last[:, :, None] == last[:, None])
+    beaten = (same & (score[:, :, None] < score[:, None])).any(axis=2) & (score > NEVER)
+    utterance, place = beaten.nonzero()
+    best = np.where(same[utterance, place], score[utterance], NEVER).argmax(axis=1)
+    dropped, kept = (utterance * score.shape[1] + column for column in (place, best))
+    merge = Merge(dropped, kept, parts[dropped] - parts[kept])
+    prefixes.blank[dropped] = prefixes.token[dropped] = NEVER
+    return merge
+
+
 def _listen(
     prefixes: _Prefixes, frame: NDArray[np.float32], scores: Scores, tokens: Numbers, owner: Numbers
 ) -> tuple[Scores, Scores]:
@@ -224,28 +257,33 @@ def _listen(
 def _hypotheses(
     prefixes: _Prefixes,
     history: list[tuple[Numbers, Numbers]],
+    merges: dict[int, Merge],
     log_probs: Tensor,
     state: FusionState,
     power: float,
     most: int,
 ) -> list[list[Hypothesis]]:
     """Walk back from the last frame to the tokens of each text, rank the texts, and tell about the best of them."""
-    batch = len(log_probs)
-    rows = np.arange(len(prefixes.last))
-    backwards = []
-    for come_from, written in reversed(history):
-        backwards.append(written[rows])
-        rows = come_from[rows]
-    texts = np.stack(backwards[::-1], axis=1).reshape(batch, -1, len(history))  # (B, K, T'), or BLANK
-    ctc = np.logaddexp(prefixes.blank, prefixes.token)
-    score = (ctc + state.fusion.lm_weight * prefixes.lm + prefixes.bonus).reshape(batch, -1)
+    batch, weight = len(log_probs), state.fusion.lm_weight
+    parts = np.stack((np.logaddexp(prefixes.blank, prefixes.token), prefixes.lm, prefixes.bonus))  # (3, R)
+    if merges and most > 1:
+        texts, parts = unfold(history, merges, parts, weight, batch, most)
+        parts[0] = np.where(parts[0] > NEVER, _listen_again(texts, log_probs), NEVER)
+    else:
+        rows = np.arange(len(prefixes.last))
+        backwards = []
+        for come_from, written in reversed(history):
+            backwards.append(written[rows])
+            rows = come_from[rows]
+        texts = np.stack(backwards[::-1], axis=1).reshape(batch, -1, len(history))  # (B, K, T'), or BLANK
+        parts = parts.reshape(3, batch, -1)
+    score = parts[0] + weight * parts[1] + parts[2]
     score /= (np.count_nonzero(texts != BLANK, axis=2) + 1.0) ** power
     best = np.argsort(-score, axis=1, kind="stable")[:, :most]  # (B, N)
     written = torch.from_numpy(np.take_along_axis(texts, best[..., None], axis=1))
     peaks, counts = _peaks(written, log_probs)
     results = []
-    parts = (part.reshape(batch, -1) for part in (score, ctc, prefixes.lm, prefixes.bonus))
-    others = (np.take_along_axis(part, best, axis=1) for part in parts)
+    others = (np.take_along_axis(part, best, axis=1) for part in (score, *parts))
     for utterance in zip(*(part.tolist() for part in (written, counts, peaks, *others)), strict=True):
         found = []
         for path, count, peak, *scores in zip(*utterance, strict=True):
@@ -254,6 +292,20 @@ def _hypotheses(
                 found.append(Hypothesis(tokens, tuple(peak[:count]), scores[0], None, scores[1], 0.0, *scores[2:]))
         results.append(found)
     return results
+
+
+def _listen_again(texts: Numbers, log_probs: Tensor) -> Scores:
+    """Sum over all alignments of texts by frame, (B, N, T'), which CTC's own scores are no sums over; gives (B, N)."""
+    written = torch.from_numpy(texts)
+    counts = (written != BLANK).sum(dim=2)
+    lengths = torch.full_like(counts[0], log_probs.shape[1])
+    scores = [
+        -functional.ctc_loss(
+            heard[:, None].expand(-1, len(rows), -1), rows[rows != BLANK], lengths, count, BLANK, reduction="none"
+        )
+        for heard, rows, count in zip(log_probs, written, counts, strict=True)
+    ]
+    return torch.stack(scores).double().numpy()
 
 
 def _peaks(written: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor]:

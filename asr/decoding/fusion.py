@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.hotwords import Hotwords, HotwordTrie, read_hotwords
@@ -88,6 +90,18 @@ class FusionState:
     def bonus(self) -> Tensor:
         """What hotwords and the length bonus add to each next token, shape (R, V)."""
         return self._length if self._bonuses is None else self._length + self._bonuses[self._node]
+
+    def futures(self) -> NDArray[np.int64] | None:
+        """Number the hypotheses, shape (R,): those with the same number get the same scores for whatever follows.
+
+        None where no two do: without a language model a search has nothing to gain from it, and a neural one hears all
+        of a text.
+        """
+        model = self.fusion.language_model
+        futures = model.futures(self._lm_state) if model else None
+        if futures is None or self._following is None:
+            return futures
+        return futures * len(self._following) + self._node.cpu().numpy()
 
     def advance(self, rows: Tensor, tokens: Tensor) -> None:
         """Go on with hypotheses `rows`, shape (R,), in that order, each grown by one of `tokens`, shape (R,).

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -40,4 +42,11 @@ class LanguageModel(Protocol):
 
     def select(self, rows: Tensor, state: Any) -> Any:
         """Keep the texts `rows`, shape (rows,), in that order; a text may come more than once, or not at all."""
+        ...
+
+    def futures(self, state: Any) -> NDArray[np.int64] | None:
+        """Number the rows, shape (rows,): those with the same number get the same answers to whatever follows.
+
+        None for a model that hears all of a text, which tells any two apart.
+        """
         ...

@@ -112,6 +112,10 @@ class NGramLanguageModel:
         """Keep the texts `rows`, shape (R,), in that order."""
         return state._replace(places=state.places[rows.cpu().numpy()])
 
+    def futures(self, state: NGramState) -> States:
+        """Number the rows, shape (R,), by what of their texts the model still knows."""
+        return state.places.astype(np.int64)
+
     def _next(self, nodes: States, tokens: States) -> States:
         """States after one more token each."""
         result, looking = np.zeros_like(nodes), np.arange(len(nodes))

@@ -131,6 +131,7 @@ def _trn(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     if not (found := re.fullmatch(r"(.*?)\s*\(([^()]+)\)", line)):
         raise DataError(f"{place}: should be a text and its id in brackets, not {line[:60]!r}")
+    _refuse_alternatives(found[1], place)
     # sclite takes the speaker for what stands before the first hyphen or underscore.
     yield found[2], {"text": found[1], "speaker": re.split("[-_]", found[2])[0]}
 
@@ -146,8 +147,14 @@ def _stm(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     label = re.match(r"<[^<>\s]*>\s*", text)  # <o,f0,male>: conditions, not words
     start, stop = _seconds(begin, place), _seconds(end, place)
     spoken = text[label.end() :] if label else text
+    _refuse_alternatives(spoken, place)
     where = {"recording": f"{file} {channel}", "start": start, "duration": round(stop - start, 6)}
     yield f"{file}-{channel}-{begin}-{end}", {"text": spoken, "speaker": speaker, **where}
+
+
+def _refuse_alternatives(text: str, place: str) -> None:
+    if re.search(r"[{}]|(?<!\S)\([^()\s]+\)(?!\S)", text):
+        raise DataError(f"{place}: alternatives {{ a / b }} and optional (words) are not supported: keep one of them")
 
 
 def _ctm(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:

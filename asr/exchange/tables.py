@@ -31,7 +31,7 @@ def read_csv(path: Path) -> tuple[list[Utterance], list[str]]:
     """Read SpeechBrain's columns ID, duration, wav, spk_id and wrd; `$data_root` in a path is the CSV's folder."""
     folder = Path(os.path.abspath(path)).parent
     utterances = []
-    for place, row in _rows(path, ",", ("ID", "duration", "wav")):
+    for place, row in _rows(path, ",", ("ID", "duration", "wav", "wrd")):
         try:
             if not 0 < (seconds := float(row["duration"])) < float("inf"):
                 raise ValueError
@@ -39,9 +39,11 @@ def read_csv(path: Path) -> tuple[list[Utterance], list[str]]:
             raise DataError(f"{place}: duration must be over 0 seconds, not {row['duration']!r}") from error
         if not row["ID"] or not row["wav"]:
             raise DataError(f"{place}: ID or wav is empty")
+        if row.get("start", "").strip() not in ("", "0", "0.0"):
+            raise DataError(f"{place}: begins within its file, at sample {row['start']}: cut the audio into utterances")
         audio = row["wav"].replace("{data_root}", str(folder)).replace("$data_root", str(folder))
-        text, speaker = row.get("wrd", ""), row.get("spk_id", "")
-        utterances.append(Utterance(row["ID"], locate(audio, folder), seconds, text, speaker=speaker))
+        speaker = row.get("spk_id", "")
+        utterances.append(Utterance(row["ID"], locate(audio, folder), seconds, row["wrd"], speaker=speaker))
     return utterances, []
 
 

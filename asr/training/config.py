@@ -66,7 +66,7 @@ class TrainingConfig:
     average_decay: float = 0.999
     """Decay of the running weight average that is validated, saved and shipped; 0 turns it off."""
     validate_every: int = 1
-    """Epochs between validations."""
+    """Epochs from one validation to the next; the last is always validated."""
     patience: int = 0
     """Validations without a lower word error rate after which the run ends; 0 never ends it early."""
     checkpoint_minutes: float = 10.0
@@ -156,7 +156,12 @@ class TrainConfig:
     """How validation decodes; see `asr.decoding.options`."""
 
     def __post_init__(self) -> None:
-        """Refuse what sharded weights do not go with."""
+        """Refuse what several devices, or sharded weights, do not go with."""
+        if self.data.batch_seconds == "auto" and self.training.devices * self.training.nodes > 1:
+            raise ConfigError(
+                "data.batch_seconds=auto measures one device, and each of several would plan another epoch: begin a "
+                "run with training.devices=1, and give all of them the number of seconds that it finds"
+            )
         if self.training.strategy != "fsdp":
             return
         for name, wrong in (

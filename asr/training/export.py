@@ -53,6 +53,11 @@ class ExportBest(Callback):
         self.fresh = False
         self.hours = 0.0  # of the run before this sitting
 
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Have the last epoch validated, however many there are from one validation to the next."""
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
+
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take note that there is something new to export with the next checkpoint."""
         self.fresh = not trainer.sanity_checking and trainer.state.fn == "fit"

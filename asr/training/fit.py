@@ -13,8 +13,9 @@ RUN/samples.txt, RUN/pictures/                      what it heard, and where it 
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from asr.model import checkpoint as checkpoints
 from asr.model.config import ModelConfig
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import Tokenizer, TokenizerConfig
-from asr.training.config import TrainConfig, TrainingConfig
+from asr.training.config import FinetuneConfig, TrainConfig, TrainingConfig
 from asr.training.diagnosis import Diagnosis
 from asr.training.export import ExportBest
 from asr.training.finetune import begin_with, merged, restrict
@@ -114,21 +115,24 @@ def _prepare(
     """Make or find the tokenizer, the data and the model with its normalisation statistics; says what the run is."""
     vocabulary = run / "tokenizer.model"
     source = checkpoints.load(init_from)[0] if init_from else None
-    if resume:  # a run keeps the architecture and the vocabulary it began with
+    if resume:  # a run keeps the architecture, the vocabulary, what learns, and the order it began with
         begun = yaml.safe_load((run / "config.yaml").read_text())
         origin = f"{run}/config.yaml"
         config = replace(config, model=build(ModelConfig, begun["model"], origin))
         config = replace(config, tokenizer=build(TokenizerConfig, begun["tokenizer"], origin))
+        config = replace(config, finetune=build(FinetuneConfig, begun.get("finetune", {}), origin))
+        short_first = begun["data"].get("short_first", True)  # earlier versions knew no other order
+        config = replace(config, data=replace(config.data, short_first=short_first))
         model = Recognizer(config.model, Tokenizer(vocabulary.read_bytes(), config.tokenizer.normalizer))
     elif source:
         texts = [text for path in config.data.train for text in Manifest.load(path).texts]
         model = begin_with(source, texts, config.finetune, config.tokenizer)
         model.config = replace(model.config, loss=config.model.loss, spec_augment=config.model.spec_augment)
-        config = replace(config, model=model.config)
+        config = replace(config, model=model.config, data=replace(config.data, short_first=False))
         config = replace(config, tokenizer=replace(config.tokenizer, normalizer=model.tokenizer.normalizer.name))
     else:
         model = Recognizer(config.model, prepare_tokenizer(config))
-    budget = _budget(config, model) if config.data.batch_seconds == "auto" else None
+    budget = _budget(config, model, run, resume) if config.data.batch_seconds == "auto" else None
     data = SpeechDataModule(config.data, model.tokenizer, config.training.seed, budget)
     if data.left_out:
         log.warning("%d utterances longer than %g s are left out of training", data.left_out, config.data.max_seconds)
@@ -139,8 +143,14 @@ def _prepare(
     return config, model, data
 
 
-def _budget(config: TrainConfig, model: Recognizer) -> Budget:
-    """Measure what a batch may hold, with the longest utterances there are, at the slowest speed."""
+def _budget(config: TrainConfig, model: Recognizer, run: Path, resume: bool) -> Budget:
+    """Measure what a batch may hold, with the longest utterances there are, at the slowest speed.
+
+    A run that goes on keeps what it measured at first: another budget would make another plan of the epoch.
+    """
+    kept = run / "budget.json"
+    if resume and kept.is_file():
+        return Budget(**json.loads(kept.read_text()))
     train = load_manifests(config.data.train, "data.train").filter(config.data.max_seconds)
     longest = float(train.durations.max()) / min(config.data.speeds)
     tokens = max(
@@ -148,7 +158,9 @@ def _budget(config: TrainConfig, model: Recognizer) -> Budget:
     )
     device = torch.device("cuda" if _on_gpu(config.training) else "cpu")
     valid = float(load_manifests(config.data.valid, "data.valid").durations.max())
-    return measure_budget(model, longest, valid, tokens, device, _precision(config.training))
+    budget = measure_budget(model, longest, valid, tokens, device, _precision(config.training))
+    write_file(kept, json.dumps(asdict(budget)).encode())
+    return budget
 
 
 def _fit_statistics(model: Recognizer, manifest: Manifest) -> None:

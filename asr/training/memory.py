@@ -43,7 +43,7 @@ def measure_budget(
     """Measure what batches cost this model on this device, and what there is to spend.
 
     Args:
-        model: the recogniser that will be trained; its weights and gradients are as before afterwards.
+        model: the recogniser that will be trained; it is as before, and where it was, afterwards.
         longest: seconds of the longest utterance, at the slowest speed it may be heard at.
         longest_valid: seconds of the longest utterance of validation, which cannot be left out.
         tokens_per_second: the most target tokens that a second of audio has.
@@ -56,6 +56,7 @@ def measure_budget(
     Raises:
         DataError: there is no memory for a training batch, or for the longest utterance of validation.
     """
+    home = next(model.parameters()).device
     _check_validation(model.to(device), longest_valid, device)
     model.train()
     statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]  # batch norm would remember the noise
@@ -79,6 +80,7 @@ def measure_budget(
         buffer.copy_(earlier)
     garbage_collection_cuda()  # the driver counts what the allocator keeps as used
     free = _free(device) - STATES * sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    model.to(home)
     if not costs:
         raise DataError(f"not even {SHAPES[0][0] * longest:.0f} s of audio fit into memory: take a smaller model")
     fixed, per_second, squared = fit_cost(costs)

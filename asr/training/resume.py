@@ -9,7 +9,7 @@ import time
 import zipfile
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning
 import torch
@@ -76,16 +76,24 @@ class KeepCheckpoints(Callback):
         self.step = trainer.global_step
         if not stepped:  # gradients that wait for the next batch are not saved
             return
+        if batch_idx + 1 >= trainer.num_training_batches:  # saved here, the epoch would count as done, not validated
+            return
         late = time.monotonic() - self.saved_at > 60 * self.minutes
         if _any_rank(trainer, bool(self.signal)):
             self._save(trainer)
-            raise StoppedError(f"{self.folder.parent}: stopped and saved; go on with --resume", self.signal)
+            self._stop()
         if _any_rank(trainer, late):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save the end of an epoch, validation included."""
+        """Save the end of an epoch, validation included.
+
+        Raises:
+            StoppedError: the run was told to stop, is saved, and has another epoch before it.
+        """
         self._save(trainer)
+        if _any_rank(trainer, bool(self.signal)) and trainer.current_epoch + 1 != trainer.max_epochs:
+            self._stop()
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -98,6 +106,9 @@ class KeepCheckpoints(Callback):
             raise KeyboardInterrupt
         self.signal = number
         log.warning("stopping after this step; once more to stop at once")
+
+    def _stop(self) -> NoReturn:
+        raise StoppedError(f"{self.folder.parent}: stopped and saved; go on with --resume", self.signal)
 
     def _save(self, trainer: lightning.Trainer) -> None:
         path = self.folder / f"step-{trainer.global_step:09}.ckpt"

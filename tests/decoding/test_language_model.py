@@ -367,3 +367,63 @@ def test_sentences_come_from_text_and_manifests(tmp_path):
         list(read_sentences(tmp_path / "gone.txt"))
     with pytest.raises(DataError, match="no text"):
         estimate([], 3, V)
+
+
+def test_texts_with_the_same_future_are_scored_alike_whatever_follows():
+    lm = model(order=3)
+    letters = [token for token in range(V) if token not in (BLANK, START, END)][:5]
+    texts = torch.tensor(list(itertools.product(letters, repeat=4)))
+    log_probs, state = lm.start(len(texts), CPU)
+    for tokens in texts.T:
+        log_probs, state = lm.step(tokens, state)
+    futures = lm.futures(state)
+    kinds, first, kind = np.unique(futures, return_index=True, return_inverse=True)
+    assert 1 < len(kinds) < len(texts) / 4
+    for tokens in torch.tensor(letters).repeat(2)[:, None].expand(-1, len(texts)):
+        assert torch.equal(log_probs, log_probs[first[kind]])
+        log_probs, state = lm.step(tokens, state)
+    assert NeuralLanguageModel(V, LanguageModelConfig(layers=1, dim=16, heads=2)).futures(state) is None
+
+
+class TellsAnyApart(NGramLanguageModel):
+    """Scores as it did, but hides what it has forgotten."""
+
+    def futures(self, state):
+        return None
+
+
+def test_a_small_beam_finds_more_of_the_best_texts_if_it_keeps_those_apart_that_the_future_does():
+    orders, lengths, options = estimate(ENCODED, 2, V), torch.tensor([14]), DecodingOptions(mode="ctc_beam")
+    counted = {"whole": 0, "recombined": 0, "best, whole": 0, "best, recombined": 0}
+    for seed in range(30):
+        torch.manual_seed(seed)
+        log_probs = (3 * torch.randn(1, 14, V)).log_softmax(-1)
+
+        def search(kind, beam, log_probs=log_probs):
+            settings = replace(options, beam_size=beam, lm_weight=0.5)
+            return search_prefixes(log_probs, lengths, settings, Fusion(kind(orders, V), 0.5), 8)[0]
+
+        wanted = [text.tokens for text in search(TellsAnyApart, 1000)]
+        for name, kind in (("whole", TellsAnyApart), ("recombined", NGramLanguageModel)):
+            found = search(kind, 8)
+            assert len({text.tokens for text in found}) == len(found) == 8
+            counted[name] += len({text.tokens for text in found} & set(wanted))
+            counted["best, " + name] += found[0].tokens == wanted[0]
+            for text in found:
+                targets, count = torch.tensor([text.tokens]), torch.tensor([len(text.tokens)])
+                exact = -torch.nn.functional.ctc_loss(log_probs[0, :, None], targets, lengths, count, reduction="sum")
+                assert text.ctc <= float(exact) + 1e-3
+                assert name == "whole" or text.ctc >= float(exact) - 1e-3  # summed anew for what was put back
+                assert text.lm == pytest.approx(spelled(kind(orders, V), text.tokens), abs=1e-4)
+    assert counted["recombined"] > 1.3 * counted["whole"], counted
+    assert counted["best, recombined"] > counted["best, whole"], counted
+
+
+def spelled(lm, tokens):
+    """Add up what the model says of each token and the end."""
+    log_probs, state = lm.start(1, CPU)
+    total = 0.0
+    for token in (*tokens, END):
+        total += float(log_probs[0, token])
+        log_probs, state = lm.step(torch.tensor([token]), state)
+    return total

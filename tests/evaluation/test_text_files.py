@@ -85,6 +85,9 @@ def test_ignored_stretches_and_empty_segments(tmp_path):
     ("name", "text", "message"),
     [
         ("a.trn", "no brackets\n", "line 1: should be a text and its id"),
+        ("a.trn", "hello (u-1)\ni { am / 'm } here (u-2)\n", "line 2: alternatives { a / b } and optional"),
+        ("a.trn", "yes (uh) it is (u-1)\n", "line 1: alternatives"),
+        ("a.stm", "call A spk 0 1 <o,f0> i { am / 'm } here\n", "line 1: alternatives"),
         ("a.stm", "call A spk 0 x hello\n", "line 1: 'x' is not a number of seconds"),
         ("a.stm", "call A\n", "line 1: should be file"),
         ("a.ctm", ";; call\ncall A 0 1\n", "line 2: should be file, channel, begin, duration and word"),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from examples import small_config, waveforms
 from runs import TINY, composed
 
@@ -166,7 +167,10 @@ def test_a_run_with_adapters_saves_a_plain_model_and_resumes(eight, tmp_path):
     steps = (*TINY, "finetune.lora_rank=2", "optimizer.learning_rate=0.01")
     config = composed("mini_librispeech", eight, tmp_path / "second", *steps, "training.epochs=1")
     train(config, init_from=source)
-    tuned = train(replace(config, training=replace(config.training, epochs=3)), resume=True)
+    forgotten = replace(config, training=replace(config.training, epochs=3), finetune=FinetuneConfig())
+    tuned = train(forgotten, resume=True)
+    for run, short_first in (("first", True), ("second", False)):  # who aligns already is not led from short to long
+        assert yaml.safe_load((tmp_path / run / "config.yaml").read_text())["data"]["short_first"] is short_first
     original, _ = checkpoint.load(source)
     model, _ = checkpoint.load(tuned)
     begun = original.state_dict()

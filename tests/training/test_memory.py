@@ -24,6 +24,9 @@ def test_the_fit_finds_the_costs_it_was_given(truth):
     assert fit_cost(costs) == pytest.approx(truth, rel=1e-6, abs=1.0)
 
 
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
 def test_the_fit_is_never_below_a_measurement():
     draw = np.random.default_rng(0)
     costs = [(t, r, r * 5e6 * t * draw.uniform(0.7, 1.3)) for t in (5, 10, 20) for r in (1, 3)]
@@ -72,7 +75,10 @@ def test_a_run_that_measures_its_own_budget(eight, tmp_path, caplog):
     fit.train(
         composed("mini_librispeech", eight, tmp_path / "run", *TINY, "data.batch_seconds=auto", "training.epochs=1")
     )
-    assert "batch_seconds=auto:" in caplog.text
+    assert caplog.text.count("batch_seconds=auto:") == 1
+    more = ("training.epochs=2", "data.batch_seconds=auto")
+    fit.train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, *more), resume=True)
+    assert caplog.text.count("batch_seconds=auto:") == 1  # another budget would be another plan
 
 
 def test_validation_that_cannot_fit_is_known_before_the_first_step(tokenizer, monkeypatch):
@@ -85,12 +91,15 @@ def test_validation_that_cannot_fit_is_known_before_the_first_step(tokenizer, mo
 def test_batch_seconds_is_a_number_or_auto():
     with pytest.raises(ConfigError, match="must be a number or auto"):
         compose(TrainConfig, "mini_librispeech", ["data.batch_seconds=lots"])
+    with pytest.raises(ConfigError, match="auto measures one device"):
+        compose(TrainConfig, "mini_librispeech", ["data.batch_seconds=auto", "training.devices=2"])
 
 
-def test_measuring_leaves_running_statistics_alone(tokenizer):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def test_measuring_leaves_the_model_as_and_where_it_was(tokenizer, device):
     model = Recognizer(small_config(norm="batch"), tokenizer)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    measure_budget(model, 5.0, 5.0, 10.0, torch.device("cpu"), "32-true")
+    measure_budget(model, 5.0, 5.0, 10.0, torch.device(device), "32-true")
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 

@@ -15,9 +15,9 @@ import torch
 from runs import TINY, composed
 
 from asr import files
-from asr.errors import CheckpointError, ConfigError
+from asr.errors import CheckpointError, ConfigError, StoppedError
 from asr.training.fit import train
-from asr.training.resume import AtomicCheckpointIO, checkpoints_in, newest_whole
+from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
 
 SMALL = [override for override in TINY if "batch_seconds" not in override]
 STEPS = (
@@ -139,6 +139,39 @@ def test_the_best_models_are_kept(eight, tmp_path):
     steps = ("training.epochs=4", "training.keep_best=2", *TINY)
     train(composed("mini_librispeech", eight, tmp_path / "run", *steps))
     assert len(list((tmp_path / "run" / "best").iterdir())) == 2
+
+
+@pytest.mark.parametrize("stop_after", [1, 2], ids=["between epochs", "at the end"])
+def test_a_stop_on_the_last_step_of_an_epoch_leaves_out_no_validation(eight, tmp_path, monkeypatch, stop_after):
+    config = composed("mini_librispeech", eight, tmp_path / "run", *TINY, "training.epochs=2")
+    whole = composed("mini_librispeech", eight, tmp_path / "whole", *TINY, "training.epochs=2")
+    train(whole)
+    ended = KeepCheckpoints.on_train_batch_end
+
+    def told_to_stop(self, trainer, *arguments):
+        if trainer.current_epoch + 1 == stop_after and arguments[-1] + 1 == trainer.num_training_batches:
+            self.signal = signal.SIGTERM
+        ended(self, trainer, *arguments)
+
+    monkeypatch.setattr(KeepCheckpoints, "on_train_batch_end", told_to_stop)
+    if stop_after == 1:
+        with pytest.raises(StoppedError, match="stopped and saved"):
+            train(config)
+        monkeypatch.undo()
+    train(config, resume=stop_after == 1)
+    assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
+    for run in ("run", "whole"):
+        assert sorted(path.name for path in (tmp_path / run / "best").iterdir()) == [
+            "epoch-001.safetensors",
+            "epoch-002.safetensors",
+        ]
+
+
+def test_the_last_epoch_is_validated_whatever_the_interval(eight, tmp_path):
+    steps = ("training.epochs=3", "training.validate_every=2", *TINY)
+    train(composed("mini_librispeech", eight, tmp_path / "run", *steps))
+    best = [path.name for path in (tmp_path / "run" / "best").iterdir()]
+    assert sorted(best) == ["epoch-002.safetensors", "epoch-003.safetensors"]
 
 
 class Attack:
