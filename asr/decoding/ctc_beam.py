@@ -85,11 +85,12 @@ def search_prefixes(
     state = fusion.start(batch * beam, vocabulary, device)
     history: list[tuple[Numbers, Numbers]] = []
     merges: dict[int, Merge] = {}
+    recombining = not options.length_normalization  # which ranks by what the search itself does not know yet
     for frame in range(heard.shape[1]):
         prefixes, rows, written = _advance(prefixes, frames[:, frame], scores[:, frame], tokens[:, frame], owner, state)
         history.append((rows, written))
         state.advance(torch.from_numpy(rows).to(device), torch.from_numpy(written).to(device))
-        if frame % RECOMBINED_EVERY == 0 and (futures := state.futures()) is not None:
+        if recombining and frame % RECOMBINED_EVERY == 0 and (futures := state.futures()) is not None:
             merges[frame] = _recombine(prefixes, futures, state.fusion.lm_weight, batch)
     lm, bonus = (part[:, END].cpu().numpy() for part in (state.lm, state.bonus))
     prefixes = prefixes._replace(lm=prefixes.lm + lm, bonus=prefixes.bonus + bonus)

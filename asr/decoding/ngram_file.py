@@ -65,7 +65,7 @@ def read_ngrams(path: Path | str, tokenizer: Tokenizer) -> list[NGrams]:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # numpy has no bfloat16
         raise ConfigError(f"{path}: not a safetensors file, or damaged: {error}") from error
     if FORMAT not in metadata:
         raise ConfigError(f"{path}: a safetensors file, but no n-gram model of this package")
@@ -73,7 +73,7 @@ def read_ngrams(path: Path | str, tokenizer: Tokenizer) -> list[NGrams]:
         ids = _ids(json.loads(metadata[FORMAT])["pieces"], tokenizer)
         orders = sum(name.startswith("tokens.") for name in tensors)
         return [_order(tensors, n, orders, ids) for n in range(1, orders + 1)]
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: the n-gram model is damaged: {error}") from error
 
 
@@ -96,9 +96,10 @@ def _order(tensors: dict[str, NDArray[Any]], n: int, orders: int, ids: NDArray[n
     contexts = np.zeros(len(tokens), dtype=np.int64)
     if n > 1:
         children = tensors[f"children.{n}"]
-        if children.shape != tensors[f"tokens.{n - 1}"].shape or int(children.astype(np.int64).sum()) != len(tokens):
+        # Each alone first: a sum of large numbers may come round to the right one.
+        if children.dtype.kind not in "ui" or children.min(initial=0) < 0 or children.max(initial=0) > len(ids):
             raise ValueError(f"the {n}-grams do not add up")
-        if children.min(initial=0) < 0:
+        if children.shape != tensors[f"tokens.{n - 1}"].shape or int(children.astype(np.int64).sum()) != len(tokens):
             raise ValueError(f"the {n}-grams do not add up")
         contexts = np.repeat(np.arange(len(children)), children)
     if not tokens.shape == log_probs.shape == backoffs.shape == (len(tokens),):

@@ -181,6 +181,13 @@ def test_a_compact_file_holds_the_model_and_maps_tokens_by_their_names(tmp_path)
             assert float(two[0, END]) == pytest.approx(float(one[0, END]), abs=0.05)
 
 
+def wrapping(children):
+    """Counts with the same sum, modulo 2**64."""
+    large = children.astype(np.int64)
+    large[:4] += 2**62
+    return large
+
+
 def test_compact_files_that_do_not_fit_are_refused(tmp_path):
     path = tmp_path / "lm.safetensors"
     write_ngrams(path, estimate(ENCODED, 3, V), TOKENIZER, {})
@@ -192,6 +199,7 @@ def test_compact_files_that_do_not_fit_are_refused(tmp_path):
     changes = [
         {"children.2": good["children.2"] + 1},
         {"children.3": good["children.3"][:-1]},
+        {"children.2": wrapping(good["children.2"])},
         {"tokens.3": good["tokens.3"][::-1].copy()},
         {"tokens.1": good["tokens.1"] + 200},
         {"log_probs.2": good["log_probs.2"][:-1]},
@@ -202,6 +210,9 @@ def test_compact_files_that_do_not_fit_are_refused(tmp_path):
         save_file(good | change, path, metadata)
         with pytest.raises(ConfigError, match="damaged"):
             load_language_model(str(path), TOKENIZER)
+    save_file(good, path, {"asr-ngram-1": "[" * 100_000})
+    with pytest.raises(ConfigError, match="damaged"):
+        load_language_model(str(path), TOKENIZER)
     save_file(good, path, {"format": "asr-1"})
     with pytest.raises(ConfigError, match="no n-gram model"):
         load_language_model(str(path), TOKENIZER)

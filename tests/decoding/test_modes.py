@@ -22,6 +22,7 @@ MODES = [
     {"mode": "ctc"},
     {"mode": "ctc_beam", "beam_size": 4, "nbest": 4},
     {"mode": "ctc_beam", "beam_size": 4, "hotwords": "together,vain"},
+    {"mode": "ctc_beam", "beam_size": 4, "length_normalization": 1.0},
     {"mode": "attention", "beam_size": 1},
     {"mode": "attention", "beam_size": 4, "nbest": 3, "length_normalization": 0.5},
     {"mode": "joint", "beam_size": 4, "nbest": 2, "hotwords": "together,vain"},
