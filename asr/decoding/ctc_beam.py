@@ -21,23 +21,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from asr.decoding.alternatives import Merge, unfold
+from asr.decoding.alternatives import NEVER, Merge, Numbers, Scores, unfold
 from asr.decoding.ctc import best_paths
 from asr.decoding.fusion import Fusion, FusionState
 from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.features import length_mask
 from asr.tokenizer import BLANK, END
 
-NEVER = -np.inf
 FEWEST_CANDIDATES = 40
 CERTAIN = 0.99
 """Probability of a blank from which on a frame tells nothing after another such one, and is left out."""
 RECOMBINED_EVERY = 3
 """Frames from one recombination to the next: looking for equals takes time, and the beam holds a few of them well."""
 _HASH = 6364136223846793005  # Knuth's multiplier; texts are told apart by 64-bit hashes
-
-Scores = NDArray[np.float64]
-Numbers = NDArray[np.int64]
 
 
 class _Prefixes(NamedTuple):

@@ -16,15 +16,14 @@ from asr.training.config import TrainConfig
 from asr.training.memory import fit_cost, measure_budget
 from asr.training.resume import checkpoints_in
 
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
 
 @pytest.mark.parametrize("truth", [(0.0, 5e6, 0.0), (3e7, 5e6, 0.0), (3e7, 5e6, 2e5)])
 def test_the_fit_finds_the_costs_it_was_given(truth):
     fixed, linear, squared = truth
     costs = [(t, r, fixed + r * (linear * t + squared * t * t)) for t in (5, 10, 20) for r in (1, 3)]
     assert fit_cost(costs) == pytest.approx(truth, rel=1e-6, abs=1.0)
-
-
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 def test_the_fit_is_never_below_a_measurement():
