@@ -6,6 +6,7 @@ Hydra puts the YAML files together; OmegaConf checks types. An unknown key or a 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,9 +59,12 @@ def build(schema: type[Schema], values: Mapping[str, Any], origin: str) -> Schem
         origin: where the values came from, for error messages.
 
     Raises:
-        ConfigError: a key is unknown, or a value has the wrong type or is refused by the dataclass.
+        ConfigError: a key is unknown, or a value has the wrong type or is refused by the dataclass, or one refers to
+            others: from a stranger's file, that could tell the environment or fill the memory.
     """
     node = _unlocked(schema)
+    if "${" in json.dumps(values, default=str):
+        raise ConfigError(f"{origin}: no value may refer to others by ${{...}}")
     try:
         return OmegaConf.to_object(OmegaConf.merge(node, OmegaConf.create(dict(values))))  # type: ignore[return-value]
     except OmegaConfBaseException as error:

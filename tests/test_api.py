@@ -174,6 +174,8 @@ def test_a_checkpoint_recommends_a_search_for_each_way_of_searching(model, tmp_p
     [
         ({"language_model": "/etc/passwd"}, "no checkpoint may"),
         ({"hotwords": "/etc/passwd"}, "no checkpoint may"),
+        ({"beam_size": 10**9}, "a beam of more than 1000"),
+        ({"mode": "${oc.env:PATH}"}, "may refer to others"),
         ({"mode": "sorcery"}, "must be one of"),
         ({"depth": 3}, "unknown configuration key"),
         (["mode"], "no list of settings"),

@@ -225,6 +225,7 @@ def test_tensors_that_do_not_fit(trained):
         {"config": "null"},
         {"config": "[" * 100_000},
         {"config": '{"encoder": {"layer": 1}}'},
+        {"config": '{"encoder": {"kind": "${oc.env:PATH}"}}'},
         {"normalizer": None},
         {"normalizer": "gone"},
         {"about": None},

@@ -75,7 +75,10 @@ def read_sentences(path: Path | str) -> Iterator[str]:
         with opened(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):  # noqa: B007 (the error names it)
                 if line.strip():
-                    yield json.loads(line)["text"] if manifest else line.strip()
+                    text = json.loads(line)["text"] if manifest else line.strip()
+                    if not isinstance(text, str):
+                        raise TypeError
+                    yield text
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise DataError(f"{path}: line {number} is no utterance with a `text`") from error
     except (OSError, EOFError, ValueError, zlib.error) as error:

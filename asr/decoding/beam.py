@@ -104,6 +104,7 @@ def beam_search(
     base = beam * torch.arange(batch, device=device)[:, None]  # first row of each utterance
     token = torch.full((batch * beam,), START, device=device)
     history: list[tuple[Tensor, Tensor, Tensor]] = []
+    done = torch.zeros(batch, dtype=torch.bool, device=device)
     for step in range(int(bounds.max()) + 1):
         logits = model.decoder.step(token, cache)
         attention = _next_log_probs(logits, options.temperature).view(batch, beam, vocabulary)
@@ -115,12 +116,13 @@ def beam_search(
         # Ends count if they are among the K best of everything; the K best of the others run on.
         scores, best = scores.flatten(1).topk(beam, dim=1)
         least = torch.cat((ends, scores), dim=1).topk(beam, dim=1).values[:, -1:]
-        ends = ends.masked_fill((ends < least) | (bounds < step)[:, None], NEVER)
+        ends = ends.masked_fill((ends < least) | (done | (bounds < step))[:, None], NEVER)
         parts = [field + new[..., END] for field, new in zip(running[1:], (attention, lm, bonus), strict=True)]
         here = slot_numbers.expand_as(best)
         ranks = ends / (step + 1) ** options.length_normalization
         finished = finished.merge(_Finished(ranks, torch.full_like(here, step), here, ctc, *parts))
-        if bool(_ended(finished, scores[:, 0], step, bounds, options).all()):
+        done |= _ended(finished, scores[:, 0], step, bounds, options)
+        if bool(done.all()):
             break
 
         slots, written = best // tokens.shape[2], tokens.flatten(1).gather(1, best)

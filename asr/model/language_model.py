@@ -104,7 +104,8 @@ class LanguageModelBlock(nn.Module):
         """
         normal = self.norms[0](x)[None]  # (1, M, D): the hypotheses stand where positions do
         new = self.attention.project(normal, rotary)
-        pool.key[places], pool.value[places] = new.key[0].transpose(0, 1), new.value[0].transpose(0, 1)
+        for kept, added in zip(pool, new, strict=True):
+            kept[places] = added[0].transpose(0, 1).to(kept.dtype)  # which is another one under autocast
         written = KeyValue(pool.key[paths].transpose(1, 2), pool.value[paths].transpose(1, 2))  # (M, H, U, d)
         query = rotate(self.attention.split(self.attention.query(normal)), rotary)  # (1, H, M, d)
         out, _ = self.attention.attend(query.permute(2, 1, 0, 3), written, mask, None, False)  # (M, 1, D)

@@ -154,6 +154,20 @@ def test_a_search_ends_when_nothing_can_get_better(monkeypatch, mode, beam):
     assert len(steps) <= 20  # the bound is 40 tokens
 
 
+def test_an_utterance_that_has_ended_collects_no_more_while_others_go_on(monkeypatch):
+    model, encoder_out = tiny(0), torch.randn(2, FRAMES, 16)
+    longer_is_better = DecodingOptions(mode="attention", beam_size=260, candidates=4, nbest=5, length_bonus=5.0)
+    found = []
+    for others in (1, 0):
+        ended_at = torch.tensor([1, FRAMES][: 1 + others])
+        monkeypatch.setattr("asr.decoding.beam._ended", lambda _, best, step, *__, at=ended_at: at == step)
+        texts, *_ = search(model, encoder_out[: 1 + others], longer_is_better)
+        found.append([text.tokens for text in texts])
+    together, alone = found
+    assert together == alone
+    assert {len(text) for text in alone} == {0, 1}
+
+
 def test_no_text_of_a_batch_ends_beyond_its_own_bound():
     torch.manual_seed(0)
     model, encoder_out, bounds = tiny(3, sharpness=1.0), torch.randn(4, 16, 16), torch.tensor([0, 2, 5, 14])

@@ -374,6 +374,9 @@ def test_sentences_come_from_text_and_manifests(tmp_path):
     (tmp_path / "c.jsonl").write_text('{"text": "x"}\n{"words": "x"}\n')
     with pytest.raises(DataError, match="line 2"):
         list(read_sentences(tmp_path / "c.jsonl"))
+    (tmp_path / "d.jsonl").write_text('{"text": null}\n')
+    with pytest.raises(DataError, match=r"d\.jsonl: line 1 is no utterance"):
+        list(read_sentences(tmp_path / "d.jsonl"))
     with pytest.raises(DataError, match="gone"):
         list(read_sentences(tmp_path / "gone.txt"))
     with pytest.raises(DataError, match="no text"):

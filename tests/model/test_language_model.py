@@ -80,6 +80,14 @@ def test_batched_is_as_alone_and_everything_sums_to_one():
     assert float(together[:, [BLANK, START]].exp().max()) == 0
 
 
+def test_a_search_under_autocast_goes_on():
+    model = tiny()
+    with torch.autocast("cpu", torch.bfloat16):  # as validation runs in mixed precision
+        log_probs, state = model.step(torch.tensor([4]), model.start(1, CPU)[1])
+        log_probs, _ = model.step(torch.tensor([5]), state)
+    torch.testing.assert_close(log_probs[0], whole(model, [4, 5])[-1], atol=0.1, rtol=0)
+
+
 def test_the_future_is_not_seen():
     model = tiny()
     one, other = whole(model, [4, 5, 6, 7]), whole(model, [4, 5, 9, 9])
