@@ -121,7 +121,7 @@ def beam_search(
         here = slot_numbers.expand_as(best)
         ranks = ends / (step + 1) ** options.length_normalization
         finished = finished.merge(_Finished(ranks, torch.full_like(here, step), here, ctc, *parts))
-        done |= _ended(finished, scores[:, 0], step, bounds, options)
+        done |= _ended(finished, scores[:, 0], state.most_bonus, step, bounds, options)
         if bool(done.all()):
             break
 
@@ -172,22 +172,25 @@ def _extend(
     return ends + options.ctc_weight * whole, scores + options.ctc_weight * begins, tokens, whole
 
 
-def _ended(finished: _Finished, best: Tensor, step: int, bounds: Tensor, options: DecodingOptions) -> Tensor:
+def _ended(
+    finished: _Finished, best: Tensor, most_bonus: Tensor, step: int, bounds: Tensor, options: DecodingOptions
+) -> Tensor:
     """Tell which utterances have nothing to gain from another step, shape (B,).
 
-    Scores only sink with length, but for the length bonus and the normalisation, of which the most is expected. So
-    that these do not make every search go on to its bound, one that fell too far behind is given up.
+    Scores only sink with length, but for hotwords, the length bonus and the normalisation, of which the most is
+    expected. So that these do not make every search go on to its bound, one that fell too far behind is given up.
 
     Args:
         finished: what has ended so far.
         best: score of the best running hypothesis, shape (B,).
+        most_bonus: the most that one token can be helped with, shape (B,).
         step: tokens of what ended in this step.
         bounds: most tokens of each utterance, shape (B,).
-        options: length bonus and normalisation.
+        options: length normalisation.
     """
     worst = finished.score[:, -1]
     power = options.length_normalization
-    hope = best + max(0.0, options.length_bonus) * (bounds - step - 1).clamp(min=0)
+    hope = best + most_bonus * (bounds - step).clamp(min=0)
     hope = torch.where(hope < 0, hope / (bounds + 1.0) ** power, hope / (step + 2.0) ** power)
     behind = best < worst * (finished.step[:, -1] + 1.0) ** power - FAR_BEHIND
     return (worst >= hope) | behind | (bounds <= step)

@@ -83,6 +83,8 @@ class FusionState:
         length = torch.full((vocabulary,), fusion.length_bonus, device=device)
         length[END] = 0.0
         self._length = length.expand(rows, vocabulary)
+        self.most_bonus: Tensor = (heard.most.to(device) if heard else zeros[0, :1]) + max(0.0, fusion.length_bonus)
+        """The most that one token can add to `bonus`, shape (B,), or (1,) for all alike."""
         self._bonuses = heard.bonus.to(device) if heard else None
         self._following = heard.following.to(device) if heard else None
 

@@ -106,11 +106,13 @@ class HotwordTrie:
         """Node after each token, shape (nodes, V)."""
         self.bonus = torch.cat([bonus for _, bonus in parts])
         """What each token adds at each node, shape (nodes, V)."""
+        self.most = torch.stack([bonus.max() for _, bonus in parts])
+        """The most that one token can add in each utterance, shape (B,)."""
 
     def of(self, row: int) -> HotwordTrie:
         """Give the automaton of one utterance alone."""
         only = copy(self)
-        only.roots = self.roots[row : row + 1]
+        only.roots, only.most = self.roots[row : row + 1], self.most[row : row + 1]
         return only
 
 

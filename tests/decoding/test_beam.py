@@ -9,6 +9,7 @@ from decoding.oracles import WRITABLE, decoder_log_probs, text_probabilities, te
 from asr.decoding import DecodingOptions, Hypothesis, decode
 from asr.decoding.beam import beam_search
 from asr.decoding.fusion import Fusion
+from asr.decoding.hotwords import HotwordTrie
 from asr.tokenizer import END, START
 
 FRAMES = 4
@@ -21,12 +22,12 @@ OPTIONS = [
 ]
 
 
-def search(model, encoder_out, options, bounds=None, joint=False) -> list[list[Hypothesis]]:
+def search(model, encoder_out, options, bounds=None, joint=False, fusion=None) -> list[list[Hypothesis]]:
     lengths = torch.full((len(encoder_out),), encoder_out.shape[1])
     log_probs = (model.ctc_log_probs(encoder_out) / options.temperature).log_softmax(-1) if joint else None
     bounds = lengths if bounds is None else bounds
     with torch.inference_mode():
-        fusion = Fusion(length_bonus=options.length_bonus)
+        fusion = fusion or Fusion(length_bonus=options.length_bonus)
         return beam_search(model, encoder_out, lengths, options, fusion, bounds, log_probs)
 
 
@@ -65,6 +66,44 @@ def test_an_endless_beam_equals_exhaustive_search(joint, changed):
             assert hypothesis.token_log_probs == pytest.approx(right[:-1], abs=1e-4)
             assert hypothesis.attention == pytest.approx(sum(right), abs=1e-4)
             assert hypothesis.bonus == pytest.approx(options.length_bonus * len(hypothesis.tokens), abs=1e-6)
+
+
+class TwoTexts(torch.nn.Module):
+    """A decoder to which two texts are possible: they part at their first token, of which one is far more likely."""
+
+    def __init__(self, likely: tuple[int, ...], unlikely: tuple[int, ...], gap: float, vocabulary: int) -> None:
+        super().__init__()
+        self.texts = {likely: 0.0, unlikely: -gap}
+        self.vocabulary = vocabulary
+
+    def start(self, encoder_out, lengths, hypotheses):
+        self.prefixes = [()] * (len(lengths) * hypotheses)
+        return self
+
+    def select(self, rows):
+        self.prefixes = [self.prefixes[row] for row in rows]
+
+    def step(self, token, cache):
+        logits = torch.full((len(token), self.vocabulary), -60.0)
+        for row, new in enumerate(token.tolist()):
+            self.prefixes[row] += (new,) if new != START else ()
+            for text, score in self.texts.items():
+                prefix = self.prefixes[row]
+                if text[: len(prefix)] == prefix:
+                    logits[row, (*text, END)[len(prefix)]] = score if not prefix else 0.0
+        return logits
+
+
+def test_the_search_waits_for_a_hotword_that_may_yet_win():
+    """The short text ends while the hotword has been helped with less than it lacks; in the end it is better by 1."""
+    model, word, gap = tiny(0), (4, 5, 6, 5, 6, 5, 6, 5), 9.0
+    model.decoder = TwoTexts((5, 6), word, gap, len(model.tokenizer))
+    starts = torch.arange(len(model.tokenizer)) == word[0]
+    options = DecodingOptions(mode="attention", beam_size=3)
+    for worth, best in ((gap - 1.0, (5, 6)), (gap + 1.0, word)):
+        fusion = Fusion(heard=HotwordTrie([[(word, worth)]], starts))
+        (found,) = search(model, torch.zeros(1, 12, 16), options, fusion=fusion)
+        assert found[0].tokens == best
 
 
 def test_a_beam_of_one_is_greedy():
@@ -160,7 +199,7 @@ def test_an_utterance_that_has_ended_collects_no_more_while_others_go_on(monkeyp
     found = []
     for others in (1, 0):
         ended_at = torch.tensor([1, FRAMES][: 1 + others])
-        monkeypatch.setattr("asr.decoding.beam._ended", lambda _, best, step, *__, at=ended_at: at == step)
+        monkeypatch.setattr("asr.decoding.beam._ended", lambda *given, at=ended_at: at == given[3])
         texts, *_ = search(model, encoder_out[: 1 + others], longer_is_better)
         found.append([text.tokens for text in texts])
     together, alone = found
