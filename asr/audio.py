@@ -33,6 +33,7 @@ from asr.samples import RATES, SAMPLE_RATE, Audio, Source, checked_audio
 
 BLOCK = 1 << 18  # samples of all channels read at once: a few seconds, a megabyte
 MISSING_SECONDS = 0.5  # headers of lossy formats are inexact; a file that ends this far early is truncated
+LEAST_GAP, MOST_GAP = 0.1, 3600.0  # seconds without sound that a container's timestamps may leave, filled with silence
 LOUDEST = 1e10  # above float samples at 32-bit integer scale; beyond it are only damage and overflow in the features
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for a length that is not in the header
 OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the largest page
@@ -181,7 +182,8 @@ def _open(source: Source, offset: float = 0.0, seconds: float | None = None) -> 
             track = container.streams.audio[0]
             rate, channels = track.rate, track.channels
             ticks = track.duration if "mp4" in container.format.name else None  # other headers hold an estimate
-            length = float(ticks * track.time_base) if ticks and track.time_base else None
+            late = (track.start_time or 0) * track.time_base - _start(container) if track.time_base else 0.0
+            length = float(late + ticks * track.time_base) if ticks and track.time_base else None
             blocks = _cut(_read_av(source, container), rate, offset, seconds)
         if rate not in RATES:
             raise AudioError(f"{source}: is damaged: its header states a sample rate of {rate} Hz: export it again")
@@ -351,6 +353,7 @@ def _read_av(source: str | Path, container: InputContainer) -> Iterator[NDArray[
     track = container.streams.audio[0]
     to_float = av.AudioResampler(format="fltp", rate=track.rate)
     ended = 0.0  # seconds; of any track, since a sound track may well end before its video
+    position = 0  # samples given so far, silence included
     try:
         for packet in container.demux():
             if packet.pts is not None and packet.time_base is not None:
@@ -358,9 +361,9 @@ def _read_av(source: str | Path, container: InputContainer) -> Iterator[NDArray[
             # PyAV ends with an empty packet for each track, all numbered 0: the decoder is flushed below instead.
             if packet.size and packet.stream_index == track.index:
                 for frame in track.decode(packet):
-                    yield from _samples(to_float, frame)
+                    position += yield from _samples(to_float, frame, _start(container), position)
         for frame in (*track.decode(None), None):
-            yield from _samples(to_float, frame)
+            position += yield from _samples(to_float, frame, _start(container), position)
     except (FFmpegError, OSError, ValueError) as error:  # OSError: it seeks to before the beginning
         raise _damaged(source, getattr(error, "strerror", None) or str(error)) from error
     # Other containers do not state their length: ffmpeg estimates it.
@@ -370,9 +373,34 @@ def _read_av(source: str | Path, container: InputContainer) -> Iterator[NDArray[
             raise _truncated(source, announced, ended)
 
 
-def _samples(to_float: av.AudioResampler, frame: av.AudioFrame | None) -> Iterator[NDArray[np.float32]]:
+def _start(container: InputContainer) -> float:
+    """Tell when the first of a container's tracks begins, in seconds: sound and its video are counted from there."""
+    return (container.start_time or 0) / av.time_base
+
+
+def _samples(
+    to_float: av.AudioResampler, frame: av.AudioFrame | None, start: float, position: int
+) -> Generator[NDArray[np.float32], None, int]:
+    """Give a frame's samples, after silence if it begins later than the `position` samples before it end.
+
+    A muted microphone, or sound that sets in after the picture, leaves such a gap. What follows must not come early.
+
+    Returns:
+        How many samples it gave.
+    """
+    count = 0
+    if frame is not None and frame.time is not None:
+        gap = round((frame.time - start) * frame.sample_rate) - position
+        if LEAST_GAP * frame.sample_rate < gap < MOST_GAP * frame.sample_rate:
+            while count < gap:
+                silence = np.zeros((min(BLOCK, gap - count), frame.layout.nb_channels), dtype=np.float32)
+                count += len(silence)
+                yield silence
     for part in to_float.resample(frame):
-        yield np.asarray(part.to_ndarray().T, dtype=np.float32)
+        samples = np.asarray(part.to_ndarray().T, dtype=np.float32)
+        count += len(samples)
+        yield samples
+    return count
 
 
 def _cut(

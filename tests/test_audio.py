@@ -74,8 +74,8 @@ def _add_speech(container: OutputContainer, track: av.AudioStream) -> None:
         container.mux(track.encode(part))
 
 
-def _add_video(container: OutputContainer, seconds: float) -> None:
-    track = container.add_stream("mpeg4", rate=10)
+def _add_video(container: OutputContainer, seconds: float, codec: str = "mpeg4") -> None:
+    track = container.add_stream(codec, rate=10)
     track.width = track.height = 64
     track.pix_fmt = "yuv420p"
     for number in range(int(seconds * 10)):
@@ -384,6 +384,35 @@ def test_permission_denied(tmp_path: Path, encode: Encode, monkeypatch: pytest.M
 def test_not_audio(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     _refused(tmp_path / name, "not audio|no sound track|damaged")
+
+
+@pytest.mark.parametrize("gap, filled", [(0.7, 0.7), (0.05, 0.0), (2 * 3600.0, 0.0)], ids=str)
+@pytest.mark.parametrize("begins", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["sound.webm", "sound.mp4"])
+def test_gaps_in_timestamps_are_silence(tmp_path: Path, name: str, begins: float, gap: float, filled: float) -> None:
+    """A microphone was muted after a second; the sound sets in after the picture; timestamps jump in damaged files."""
+    speech, step = _at(48_000), 960
+    with av.open(str(tmp_path / name), "w") as container:
+        webm = name.endswith("webm")
+        track = container.add_stream("libopus" if webm else "aac", rate=48_000, layout="mono")
+        track.bit_rate = 64_000
+        _add_video(container, 1.0, "vp8" if webm else "mpeg4")
+        for first in range(0, len(speech) - step, step):
+            frame = av.AudioFrame.from_ndarray(speech[None, first : first + step], format="fltp", layout="mono")
+            seconds = begins + first / 48_000 + (gap if first >= 48_000 else 0.0)
+            frame.rate, frame.pts, frame.time_base = 48_000, round(seconds * 48_000), Fraction(1, 48_000)
+            container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    silence = [np.zeros(round(16_000 * seconds), np.float32) for seconds in (begins, filled)]
+    expected = np.concatenate([silence[0], SPEECH[:16_000], silence[1], SPEECH[16_000:]])
+    found = audio.load_mono(tmp_path / name)
+    gap_end = round(16_000 * (begins + 1.0 + filled))
+    for part in (slice(0, gap_end - 1600), slice(gap_end - 1600, None)):
+        late, alike, _ = _compare(found[part], expected[part])
+        assert abs(late) < 16_000 * 0.025  # a frame of the codec
+        assert alike > 0.97
+    if gap < 3600:  # mp4's header counts the closed gap in, too
+        assert audio.duration(tmp_path / name) == pytest.approx(len(expected) / 16_000, abs=0.06)
 
 
 def test_video_without_sound(tmp_path: Path) -> None:
