@@ -28,17 +28,20 @@ def replacing(path: Path | str, folder: bool = False) -> Iterator[Path]:
         Something empty, whose name ends as that of `path`, since libraries go by the ending.
 
     Raises:
-        WriteError: the folder cannot be made or written, or the disk is full.
+        WriteError: the folder cannot be made or written, the disk is full, or `path` is a pipe or device.
     """
     path = Path(path)
-    temporary = path.parent / f".{uuid4().hex}-{path.name[-40:]}"  # `with_name` refuses `.` and `/`
+    if _is_special(path):
+        raise WriteError(f"{path}: is a pipe or device: name a file")
+    target = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
+    temporary = target.parent / f".{uuid4().hex}-{path.name[-40:]}"  # `with_name` refuses `.` and `/`
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         (temporary.mkdir if folder else temporary.touch)()
         permissions = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
         temporary.chmod(permissions)  # those that the user gives new files: safetensors makes its own private
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         raise WriteError(f"{path}: cannot be written: {error.strerror or error}: check the folder and disk") from error
     finally:
@@ -49,8 +52,25 @@ def replacing(path: Path | str, folder: bool = False) -> Iterator[Path]:
 def write_file(path: Path | str, content: str | bytes) -> None:
     """Write a file whole or not at all; text as UTF-8, in which what cannot be said, as in odd file names, becomes `?`.
 
+    Into a pipe or a device, such as /dev/stdout, it is written as it is.
+
     Raises:
         WriteError: as `replacing`.
     """
+    content = content.encode(errors="replace") if isinstance(content, str) else content
+    if _is_special(Path(path)):
+        try:
+            Path(path).write_bytes(content)
+        except OSError as error:
+            raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+        return
     with replacing(path) as temporary:
-        temporary.write_bytes(content.encode(errors="replace") if isinstance(content, str) else content)
+        temporary.write_bytes(content)
+
+
+def _is_special(path: Path) -> bool:
+    """Tell whether something is there that is neither a file nor a folder."""
+    try:
+        return path.exists() and not (path.is_file() or path.is_dir())
+    except OSError:  # its folder cannot be entered, which writing to it will say
+        return False

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.alignment import Alignment, align, spell_text, spell_tokens
+from asr.alignment import Alignment, Spelling, align, spell_text, spell_tokens
 from asr.audio import Source, stream
 from asr.batching import group_by_length
 from asr.config import build
@@ -197,7 +197,7 @@ class Transcriber:
                 rows.append(self.model.ctc_log_probs(self._encode([chunk.waveform])[0])[0].cpu())
             times.append(chunk.start + self._frame_times(len(rows[-1])))
         waveform = np.concatenate([chunk.waveform for chunk in chunks])
-        found = align(torch.cat(rows), np.concatenate(times), waveform, spellings, self.model.tokenizer)
+        found = self._align(torch.cat(rows), np.concatenate(times), waveform, spellings)
         if found.spread:
             raise DataError(f"{name}: the text has more tokens than the audio has frames: is it this audio's text?")
         end = chunks[-1].end
@@ -245,9 +245,18 @@ class Transcriber:
         return self.model.encode(padded, torch.tensor([len(waveform) for waveform in waveforms], device=device))
 
     def _words(self, hypothesis: Hypothesis, log_probs: Tensor, waveform: NDArray[np.float32]) -> Alignment:
-        tokenizer = self.model.tokenizer
-        spellings = spell_tokens(tokenizer, hypothesis.tokens)
-        found = align(log_probs, self._frame_times(len(log_probs)), waveform, spellings, tokenizer)
+        spellings = spell_tokens(self.model.tokenizer, hypothesis.tokens)
+        return self._align(log_probs, self._frame_times(len(log_probs)), waveform, spellings)
+
+    def _align(
+        self,
+        log_probs: Tensor,
+        times: NDArray[np.float64],
+        waveform: NDArray[np.float32],
+        spellings: Sequence[Spelling],
+    ) -> Alignment:
+        """Place the words, with confidences as the search's options have them."""
+        found = align(log_probs, times, waveform, spellings, self.model.tokenizer)
         power = self.options.confidence_power
         return found._replace(words=tuple(replace(word, confidence=word.confidence**power) for word in found.words))
 

@@ -132,9 +132,70 @@ def test_resume_does_only_what_is_missing(asr, trained, archive, tmp_path):
     (tmp_path / "out" / "a.txt").write_text("kept")
     assert asr(*command).returncode == 0
     assert outputs(tmp_path / "out") == whole | {"a.txt": b"kept"}
+    assert "4 outputs were there already" in asr(*command).stderr
     twins = asr("transcribe", archive / "a.flac", archive / "2024" / "a.flac", *command[2:])
     assert twins.returncode == 2
     assert "--resume cannot tell inputs of one name apart" in twins.stderr
+
+
+def test_resume_does_anew_what_is_older_than_its_recording_or_has_no_page(asr, trained, data, tmp_path):
+    speech, rate = soundfile.read(data / "1737-146161-0009.flac")
+    soundfile.write(tmp_path / "a.wav", speech, rate)
+    command = ("transcribe", tmp_path / "a.wav", "--model", trained, "--output-dir", tmp_path / "out", "--resume")
+    for _ in range(2):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "a.txt").write_text("of another recording")
+        os.utime(tmp_path / "out" / "a.txt", (1, 1))
+        assert "already" not in asr(*command).stderr
+        assert (tmp_path / "out" / "a.txt").read_text() != "of another recording"
+    (tmp_path / "out" / "a.txt").write_text("kept")
+    pages = ("--attention", tmp_path / "pages")
+    assert asr(*command, *pages).returncode == 0
+    assert outputs(tmp_path / "pages").keys() == {"a.html"}
+    (tmp_path / "out" / "a.txt").write_text("kept")
+    assert "1 outputs were there already" in asr(*command, *pages).stderr
+    assert (tmp_path / "out" / "a.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize("format", ["srt", "vtt", "tsv", "textgrid"])
+def test_several_transcripts_are_not_made_one_malformed_file(asr, trained, data, tmp_path, format):
+    files = sorted(data.glob("*.flac"))[:2]
+    refused = asr("transcribe", *files, "--model", trained, "--format", format)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"error: several transcripts as {format} make no valid file: name --output-dir")
+    assert asr("transcribe", files[0], "--model", trained, "--format", format).returncode == 0
+    split = asr("transcribe", files[0], "--model", trained, "--format", format, "--channels", "split")
+    assert split.returncode == 2
+    assert asr("transcribe", *files, "--model", trained, "--format", format, "--output-dir", tmp_path).returncode == 0
+
+
+def test_file_names_that_are_no_text_and_a_closed_output_are_no_traceback(trained, data, tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.flac"
+    with open(name, "wb") as file:
+        file.write((data / "1737-146161-0009.flac").read_bytes())
+    program = [sys.executable, "-m", "asr.cli", "transcribe", name, "--model", str(trained), "--format", "ctm"]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    shown = subprocess.run(program, capture_output=True, env=strict, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith(b"caf")
+    closed = subprocess.run(["sh", "-c", 'exec "$0" "$@" >&-', *program], capture_output=True, check=False)
+    assert closed.returncode == 2
+    assert closed.stderr.strip() == b"error: standard output: is closed: name --output-dir"
+
+
+def test_results_are_shown_though_their_file_cannot_be_written(asr, trained, data, tmp_path):
+    result = asr("evaluate", "--manifest", data / "manifest.jsonl", "--model", trained, "--json", tmp_path / "r.json")
+    assert result.returncode == 0
+    for verb, shown in (
+        (("compare", tmp_path / "r.json", tmp_path / "r.json"), "WER"),
+        (("manifest", "stats", data / "manifest.jsonl"), "utterances"),
+        (("check", data / "manifest.jsonl", "--jobs", 1), "0 of 12 with errors"),
+        (("evaluate", "--model", trained, "--non-speech", data / "manifest.jsonl"), "words/hour"),
+    ):
+        refused = asr(*verb, "--json", "/dev/null/r.json")
+        assert refused.returncode == 2, verb
+        assert "cannot be written" in refused.stderr
+        assert shown in refused.stdout + refused.stderr, verb
 
 
 def test_channels_are_split_and_labelled(asr, trained, data, tmp_path):

@@ -55,6 +55,7 @@ def test_wrong_commands_are_one_line(data: Path, tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     for text, match in (
         ("missing.txt", "no such text file"),
+        ("folder/missing.lab", "no such text file"),
         (tmp_path / "latin.txt", "not UTF-8"),
         ("日本", "no word"),
     ):
@@ -64,6 +65,15 @@ def test_wrong_commands_are_one_line(data: Path, tmp_path: Path) -> None:
         run("align", audio, TEXT, "--format", "doc")
     with pytest.raises(ConfigError, match="max_line_width"):
         run("align", audio, TEXT, "--max-line-width", 0)
+
+
+def test_confidences_are_those_of_a_transcript(data: Path) -> None:
+    """The embedded model recommends a power for them."""
+    audio = data / "1737-146161-0013.flac"
+    heard = json.loads(run("transcribe", audio, "--no-vad", "--format", "json", "--word-timestamps"))
+    aligned = json.loads(run("align", audio, heard["text"], "--format", "json"))
+    pairs = zip(heard["segments"][0]["words"], aligned["segments"][0]["words"], strict=True)
+    assert all(word["confidence"] == pytest.approx(again["confidence"], abs=2e-3) for word, again in pairs)
 
 
 def test_transcribe_writes_every_format_and_words_on_demand(data: Path, tmp_path: Path) -> None:

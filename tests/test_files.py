@@ -63,6 +63,31 @@ def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
     assert (tmp_path / "bytes").read_bytes() == b"\xff\r\n"
 
 
+def test_a_link_stays_and_leads_to_the_new_file(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "file").write_text("old")
+    (tmp_path / "link").symlink_to("far/file")
+    write_file(tmp_path / "link", "new")
+    assert os.readlink(tmp_path / "link") == "far/file"
+    assert (tmp_path / "far" / "file").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["far", "link"]
+    assert os.listdir(tmp_path / "far") == ["file"]
+
+
+def test_pipes_are_written_to_and_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_file(tmp_path / "pipe", "grüße")
+    assert os.read(reader, 100) == "grüße".encode()
+    os.close(reader)
+    with pytest.raises(WriteError, match="pipe: is a pipe or device: name a file"), replacing(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(WriteError, match="full: cannot be written: No space left"):
+        write_file(tmp_path / "full", "text")
+
+
 def test_a_full_disk_is_one_line_and_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("old")
     monkeypatch.setattr(files, "uuid4", lambda: SimpleNamespace(hex="a"))

@@ -7,6 +7,7 @@ The verbs are functions in the modules beside this one. They import heavy module
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -56,6 +57,9 @@ app.add_typer(manifest, name="manifest")
 
 def main() -> None:
     """Run the program; an error the user can mend is one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # file names need not be text, nor need a terminal know all letters
     try:
         app()
     except StoppedError as stopped:

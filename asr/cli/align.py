@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,8 @@ from asr.cli.terminal import (
     console,
 )
 from asr.errors import DataError
+
+FILE_NAME = re.compile(r"\S+\.[a-zA-Z]\w+")  # what is no word for anyone to say
 
 
 def align(
@@ -61,9 +64,9 @@ def _read(text: str) -> str:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
     except OSError as error:
-        if path.suffix and len(text.split()) == 1:
+        if FILE_NAME.fullmatch(text):
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
         return text  # too long for a file's name
-    if path.suffix == ".txt" and len(text.split()) == 1:
+    if FILE_NAME.fullmatch(text):
         raise DataError(f"{path}: no such text file")
     return text

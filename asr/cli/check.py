@@ -70,8 +70,8 @@ def check(
             TranscriptJudge(recognizer, advance) if recognizer else None,
             advance,
         )
+    _show(checked)  # first: a file that cannot be written takes no finding with it
     _write_report(checked, report, json_file)
-    _show(checked)
     _write_clean(checked, targets)
     raise typer.Exit(1 if any(finding.offends for finding in checked.findings) else 0)
 

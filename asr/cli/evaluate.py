@@ -129,10 +129,10 @@ def _measure_non_speech(transcriber: Transcriber, recordings: Manifest, json_fil
 
     with progress("Listening", len(recordings)) as advance:
         result = measure_non_speech(transcriber, recordings, advance)
-    if json_file:
-        write_json(json_file, result)
     for name, rate in (("recordings", result), ("synthetic signals", result["synthetic"])):
         typer.echo(f"{rate['words_per_hour']:.1f} words/hour on {name} ({rate['words']} in {rate['hours']:.2f} h)")
     for row in result["results"] + result["synthetic"]["results"]:
         if row["text"]:
             typer.echo(f"  {row['id']}: {row['text']}")
+    if json_file:
+        write_json(json_file, result)

@@ -51,9 +51,9 @@ def stats(
     from asr.subsets import describe
 
     numbers = describe(Manifest.load(manifest))
+    _show(manifest, numbers)  # first: a file that cannot be written takes no number with it
     if json_file:
         write_file(json_file, json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
-    _show(manifest, numbers)
 
 
 @app.command()

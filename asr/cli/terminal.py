@@ -109,7 +109,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on standard error; yields the function that moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Else rich takes what is printed to standard output for its own console, standard error, even when that is a file.
-    shared = sys.stdout.isatty()
+    shared = sys.stdout is not None and sys.stdout.isatty()  # None: it is closed
     with Progress(*columns, console=console, transient=True, redirect_stdout=shared) as bar:
         task = bar.add_task(title, total=total)
         yield lambda steps: bar.advance(task, steps)

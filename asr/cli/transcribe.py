@@ -53,7 +53,7 @@ WordTimestamps = Annotated[
 ]
 Channels = Annotated[str, typer.Option("--channels", help="mix them, or split: one transcript for each.")]
 VoiceDetector = Annotated[bool, typer.Option("--vad/--no-vad", help="Decode only where someone speaks, or everything.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Skip inputs whose output is in --output-dir.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Skip inputs whose output is in --output-dir and not older.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Files to work on at once; the output is the same.")]
 Attention = Annotated[
     Path | None, typer.Option("--attention", help="Write pages here that show where each head listened.")
@@ -118,6 +118,7 @@ def _run(work: _Work, files: list[str], jobs: int) -> int:
         recordings, errors = find_recordings(names)
         if work.resume and (twin := next((each for each in recordings if each.numbered), None)):
             raise ConfigError(f"{twin.path}: --resume cannot tell inputs of one name apart: name their folder instead")
+        work.check_screen(len(recordings))
         for error in errors:
             complain(error)
         with progress("Transcribing", len(recordings)) as work.advance:
@@ -126,6 +127,8 @@ def _run(work: _Work, files: list[str], jobs: int) -> int:
                 for error in complaints:
                     complain(error)
                 _print(text)
+    if work.skipped:
+        console.print(f"{work.skipped} outputs were there already and are newer than their inputs", style="dim")
     return 1 if errors else 0
 
 
@@ -144,6 +147,8 @@ class _Work:
     """Where pages about the model's attention go."""
     spooled: Path | None = None
     """The file that standard input was copied to."""
+    skipped: int = 0
+    """Outputs that `resume` found."""
     stop: threading.Event = field(default_factory=threading.Event)
     advance: Callable[[int], None] = field(init=False)
     """Moves the progress bar by so many recordings."""
@@ -186,18 +191,37 @@ class _Work:
         if pages.left_out:
             console.print(f"attention: {transcript.source}: {pages.left_out} later stretches have no page")
 
+    def check_screen(self, recordings: int) -> None:
+        """Refuse formats of which several one behind the other are no file of that format."""
+        from asr.writers import MANY_IN_ONE
+
+        if not self.output_dir and (recordings > 1 or self.split) and not MANY_IN_ONE.issuperset(self.formats):
+            raise ConfigError(f"several transcripts as {self.formats[0]} make no valid file: name --output-dir")
+
     def _outputs(self, recording: Recording) -> Iterator[tuple[int | None, str]]:
         """Yield each channel that is still to do, and its output's stem."""
         from asr.audio import channels
-        from asr.writers import ENDINGS
 
         numbers = range(1, channels(recording.path) + 1) if self.split else [None]
         for channel in numbers:
             stem = f"{recording.stem}.channel-{channel}" if channel else recording.stem
-            folder = (self.output_dir or Path()) / recording.folder
-            done = all((folder / f"{stem}.{ENDINGS[format]}").is_file() for format in self.formats)
-            if not (self.resume and done):
+            if self.resume and self._is_done(recording, stem):
+                self.skipped += 1
+            else:
                 yield channel, stem
+
+    def _is_done(self, recording: Recording, stem: str) -> bool:
+        """Tell whether all outputs are there, none older than the recording."""
+        from asr.writers import ENDINGS
+
+        files = [(self.output_dir or Path()) / recording.folder / f"{stem}.{ENDINGS[name]}" for name in self.formats]
+        if self.attention:
+            pages = [self.attention / recording.folder / f"{stem}{part}.html" for part in ("", ".part-1")]
+            files.append(pages[1] if pages[1].is_file() else pages[0])
+        try:
+            return min(file.stat().st_mtime for file in files) >= recording.path.stat().st_mtime
+        except OSError:  # one of them is not there
+            return False
 
     def _heard(self, seconds: float) -> None:
         if self.stop.is_set():
@@ -242,6 +266,8 @@ def _failures(transcript: Transcript) -> list[AsrError]:
 
 
 def _print(text: str) -> None:
+    if sys.stdout is None:
+        raise AsrError("standard output: is closed: name --output-dir")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

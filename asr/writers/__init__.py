@@ -13,7 +13,17 @@ from asr.writers.annotations import to_ctm, to_stm, to_textgrid
 from asr.writers.plain import to_json, to_tsv, to_txt
 from asr.writers.subtitles import SubtitleOptions, to_srt, to_vtt
 
-__all__ = ["ENDINGS", "FORMATS", "NEED_WORDS", "SubtitleOptions", "parse_formats", "render", "unique_stems", "write"]
+__all__ = [
+    "ENDINGS",
+    "FORMATS",
+    "MANY_IN_ONE",
+    "NEED_WORDS",
+    "SubtitleOptions",
+    "parse_formats",
+    "render",
+    "unique_stems",
+    "write",
+]
 
 FORMATS: dict[str, Callable[[Transcript, SubtitleOptions], str]] = {
     "txt": lambda transcript, _: to_txt(transcript),
@@ -26,6 +36,7 @@ FORMATS: dict[str, Callable[[Transcript, SubtitleOptions], str]] = {
     "textgrid": lambda transcript, _: to_textgrid(transcript),
 }
 ENDINGS = {name: name for name in FORMATS} | {"textgrid": "TextGrid"}  # Praat spells it like that
+MANY_IN_ONE = frozenset({"txt", "json", "ctm", "stm"})  # formats of which several may follow each other in one file
 NEED_WORDS = frozenset({"srt", "vtt", "ctm", "textgrid"})  # formats that are made from word times
 
 
