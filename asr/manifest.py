@@ -8,8 +8,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Utterance:
         offset: where it begins in the file, in seconds.
         speaker: who speaks.
         language: what they speak, for example `en`.
+        others: keys of a manifest that have no meaning here, as a JSON object, where they were asked for; else empty.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Utterance:
     offset: float = 0.0
     speaker: str = ""
     language: str = ""
+    others: str = ""
 
 
 compute: Any = pyarrow.compute  # its functions are made at run time, where no type checker sees them
@@ -53,7 +56,10 @@ _REQUIRED = ("audio_filepath", "duration")
 _NUMBERS = ("duration", "offset")
 _ABSOLUTE = r"^(/|\\\\|[A-Za-z]:[\\/])"  # a path of POSIX, a Windows share or drive
 _COLUMNS = [field.name for field in fields(Utterance)]
-_SCHEMA = pyarrow.schema([(n, pyarrow.float64() if n in _NUMBERS else pyarrow.string()) for n in _COLUMNS])
+_KEYS = [name for name in _COLUMNS if name != "others"]  # of a line
+_TYPES = {name: pyarrow.float64() if name in _NUMBERS else pyarrow.string() for name in _COLUMNS}
+_SCHEMA = pyarrow.schema(list(_TYPES.items()))
+_LONGEST_LINE = 1 << 30  # bytes
 
 
 class Manifest:
@@ -69,22 +75,23 @@ class Manifest:
         self.origin = origin
 
     @classmethod
-    def load(cls, path: str | Path) -> Manifest:
+    def load(cls, path: str | Path, others: bool = False) -> Manifest:
         """Read a manifest.
 
         Args:
-            path: a file of JSON lines; relative audio paths in it count from its folder.
+            path: a file of JSON lines, gzipped if it ends in .gz; relative audio paths in it count from its folder.
+            others: whether to keep the keys that have no meaning here, which takes longer: for who writes them again.
 
         Raises:
             DataError: no such file, or a line is wrong; the message names the line.
         """
         if not Path(path).is_file():
             raise DataError(f"{path}: no such manifest")
-        options = pyarrow.json.ParseOptions(explicit_schema=_SCHEMA, unexpected_field_behavior="ignore")
         try:
-            table = pyarrow.json.read_json(str(path), parse_options=options)
-            table.validate(full=True)
-            table = _map(_complete(table, os.path.dirname(os.path.abspath(path))))
+            table = _complete(_parse(path), os.path.dirname(os.path.abspath(path)))
+            if others:
+                table = table.set_column(_COLUMNS.index("others"), "others", pyarrow.array(_others(path)))
+            table = _map(table)
         except pyarrow.ArrowInvalid as error:
             _find_fault(path)
             raise DataError(f"{path}: not a manifest of JSON lines: {error}") from error
@@ -158,7 +165,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """Write a manifest, whole or not at all.
 
     Args:
-        path: the file; its folder is made if need be.
+        path: the file; its folder is made if need be. It is gzipped if its name ends in .gz.
         utterances: audio below the manifest's folder is written relative to it, other audio as an absolute path.
 
     Raises:
@@ -166,15 +173,20 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """
     path = Path(os.path.abspath(path))
     seen: set[str] = set()
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with replacing(path) as temporary, opened(temporary, "wt", encoding="utf-8", newline="\n") as file:
         for utterance in utterances:
             if utterance.id in seen:
                 raise DataError(f"{path}: not written: id {utterance.id!r} is there twice; ids must be unique")
             seen.add(utterance.id)
-            audio = Path(os.path.abspath(utterance.audio_filepath))
+            name = utterance.audio_filepath
+            if ".." in Path(name).parts:  # behind a link it does not lead to where the name looks like
+                name = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
+            audio = Path(os.path.abspath(name))
             shown = audio.relative_to(path.parent) if audio.is_relative_to(path.parent) else audio
             line = {n: v for n, v in asdict(utterance).items() if v or n in ("duration", "text")}
-            file.write(json.dumps(line | {"audio_filepath": shown.as_posix()}, ensure_ascii=False) + "\n")
+            others = json.loads(line.pop("others", "{}"))
+            file.write(json.dumps(line | {"audio_filepath": shown.as_posix()} | others, ensure_ascii=False) + "\n")
 
 
 def read_packed(folder: str | Path) -> dict[str, list[Utterance]]:
@@ -191,16 +203,43 @@ def read_packed(folder: str | Path) -> dict[str, list[Utterance]]:
     """
     path, root = Path(folder) / "manifest.jsonl", Path(folder).resolve()
     splits: dict[str, list[Utterance]] = {}
-    for number, line in _lines(path):
-        known: dict[str, Any] = {key: line[key] for key in _COLUMNS if line.get(key)}
+    for number, line in read_lines(path):
+        known: dict[str, Any] = {key: line[key] for key in _KEYS if line.get(key)}
         if fault := _fault(known | {"audio_filepath": line.get("audio")}):
             raise DataError(f"{path}, line {number}: {fault.replace('audio_filepath', 'audio')}")
         audio = root / line["audio"]
-        if not audio.resolve().is_relative_to(root):
+        if not Path(os.path.realpath(audio)).is_relative_to(root):
             raise DataError(f"{path}, line {number}: audio {line['audio']!r} lies outside the folder")
         known = {"id": audio.stem} | known | {"audio_filepath": str(audio)}
         splits.setdefault(str(line.get("split") or "train"), []).append(Utterance(**known))
     return splits
+
+
+def _parse(path: str | Path) -> pyarrow.Table:
+    """Read the columns that have a meaning; a line may be longer than what is read at once by default.
+
+    Raises:
+        pyarrow.ArrowInvalid: some line is wrong.
+    """
+    schema = pyarrow.schema([(name, _TYPES[name]) for name in _KEYS])
+    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    block = pyarrow.json.ReadOptions().block_size
+    while True:
+        try:
+            table = pyarrow.json.read_json(str(path), pyarrow.json.ReadOptions(block_size=block), options)
+            break
+        except pyarrow.ArrowInvalid as error:
+            block *= 16
+            if "block" not in str(error) or block > _LONGEST_LINE:
+                raise
+    table.validate(full=True)
+    return table
+
+
+def _others(path: str | Path) -> list[str]:
+    """Give the keys of each line that have no meaning here, as JSON, or nothing."""
+    rows = ({key: value for key, value in line.items() if key not in _KEYS} for _, line in read_lines(path))
+    return [json.dumps(row, ensure_ascii=False) if row else "" for row in rows]
 
 
 def _complete(table: pyarrow.Table, folder: str) -> pyarrow.Table:
@@ -209,20 +248,20 @@ def _complete(table: pyarrow.Table, folder: str) -> pyarrow.Table:
     Raises:
         pyarrow.ArrowInvalid: some line is wrong; `_find_fault` knows which.
     """
-    columns = {n: table[n].fill_null(0.0 if n in _NUMBERS else "") for n in _COLUMNS}
+    columns = {n: table[n].fill_null(0.0 if n in _NUMBERS else "") for n in _KEYS}
     names, seconds, offsets = columns["audio_filepath"], columns["duration"].to_numpy(), columns["offset"].to_numpy()
     named = len(names) > 0 and compute.all(compute.greater(compute.binary_length(names), 0)).as_py()
     if not (named and np.all((seconds > 0) & (seconds < np.inf) & (offsets >= 0) & (offsets < np.inf))):
         raise pyarrow.ArrowInvalid("a value is missing or out of range")
     ids = columns["id"]
     if compute.any(compute.equal(ids, "")).as_py():
-        rows = zip(ids.to_pylist(), names.to_pylist(), offsets, strict=True)
-        ids = pyarrow.array([known or _make_id(name, offset) for known, name, offset in rows])
+        ids = pyarrow.array(_make_ids(ids.to_pylist(), names.to_pylist(), offsets.tolist()))
     if _find_twice(ids):
         raise pyarrow.ArrowInvalid("ids are not unique")
     below = compute.binary_join_element_wise(os.path.join(folder, ""), names, "")
     paths = compute.if_else(compute.match_substring_regex(names, _ABSOLUTE), names, below)
-    return pyarrow.table(columns | {"id": ids, "audio_filepath": paths}, schema=_SCHEMA)
+    others = pyarrow.repeat("", len(names))
+    return pyarrow.table(columns | {"id": ids, "audio_filepath": paths, "others": others}, schema=_SCHEMA)
 
 
 def _find_twice(ids: pyarrow.ChunkedArray | pyarrow.Array) -> str | None:
@@ -232,8 +271,14 @@ def _find_twice(ids: pyarrow.ChunkedArray | pyarrow.Array) -> str | None:
     return max(compute.value_counts(ids).to_pylist(), key=lambda pair: pair["counts"])["values"]
 
 
-def _make_id(audio: str, offset: float) -> str:
-    return Path(audio).stem + (f"-{offset:g}" if offset else "")
+def _make_ids(known: Sequence[str], audio: Sequence[str], offsets: Sequence[float]) -> list[str]:
+    """Name the utterances that have no id by their files, with the folders only where files share a name."""
+    starts = [f"-{offset:.12g}" if offset else "" for offset in offsets]
+    for name in (lambda path: Path(path).stem, lambda path: str(Path(path).with_suffix(""))):
+        ids = [each or name(path) + start for each, path, start in zip(known, audio, starts, strict=True)]
+        if len(set(ids)) == len(ids):
+            break
+    return ids
 
 
 def _map(table: pyarrow.Table) -> pyarrow.Table:
@@ -247,7 +292,7 @@ def _map(table: pyarrow.Table) -> pyarrow.Table:
         os.unlink(path)
 
 
-def _lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read JSON objects with their line numbers."""
     number = 0
     try:
@@ -271,26 +316,31 @@ def _find_fault(path: str | Path) -> None:
     Raises:
         DataError: for the first line at fault.
     """
-    seen: dict[str, int] = {}
-    for number, line in _lines(path):
+    lines = []
+    for number, line in read_lines(path):
         if fault := _fault(line):
             raise DataError(f"{path}, line {number}: {fault}")
-        name = line.get("id") or _make_id(line["audio_filepath"], line.get("offset") or 0.0)
+        lines.append((number, line.get("id") or "", line["audio_filepath"], line.get("offset") or 0.0))
+    if not lines:
+        raise DataError(f"{path}: holds no utterances")
+    numbers, known, audio, offsets = zip(*lines, strict=True)
+    seen: dict[str, int] = {}
+    for number, name in zip(numbers, _make_ids(known, audio, offsets), strict=True):
         if name in seen:
             raise DataError(f"{path}, line {number}: id {name!r} is already on line {seen[name]}; ids must be unique")
         seen[name] = number
-    if not seen:
-        raise DataError(f"{path}: holds no utterances")
 
 
 def _fault(line: dict[str, Any]) -> str | None:
     for key in _REQUIRED:
         if line.get(key) in (None, ""):
             return f"{key} is missing or empty"
-    for key in _COLUMNS:
+    for key in _KEYS:
         value, kind = line.get(key), (int, float) if key in _NUMBERS else str
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
             return f"{key} must be a {'number' if key in _NUMBERS else 'string'}, not {value!r}"
+        if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+            return f"{key} holds characters that cannot be written: {value!r}"
     if not 0 < line["duration"] < float("inf"):
         return f"duration must be over 0 seconds, not {line['duration']}"
     if not 0 <= (line.get("offset") or 0.0) < float("inf"):

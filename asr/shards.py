@@ -58,8 +58,12 @@ def write_shards(
         The manifest of all shards, `<name>.jsonl`, and one line for each utterance that had to be left out.
 
     Raises:
-        DataError: the folder holds shards of something else, or nothing could be read.
+        DataError: the folder holds shards of something else, or nothing could be read, or the manifest of the shards
+            would take the place of the one that is read.
     """
+    everything = folder / f"{name}.jsonl"
+    if os.path.realpath(everything) == os.path.realpath(manifest.origin):
+        raise DataError(f"{everything}: is the manifest that is read: write the shards to another folder")
     order = np.random.default_rng(0).permutation(len(manifest))
     number = (np.cumsum(manifest.durations[order]) / (hours * 3600)).astype(np.int64)
     parts = [order[number == n] for n in np.unique(number)]
@@ -81,7 +85,6 @@ def write_shards(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    everything = folder / f"{name}.jsonl"
     utterances = [utterance for part, _ in written for utterance in part]
     faults = [fault for _, part in written for fault in part]
     if not utterances:
@@ -91,14 +94,17 @@ def write_shards(
 
 
 def _earlier(path: Path, wanted: list[Utterance]) -> tuple[list[Utterance], list[str]] | None:
-    """Give what an earlier run wrote, if that is whole.
+    """Give what an earlier run wrote, if that is whole and no older than the audio.
 
     Raises:
         DataError: it is made of other utterances.
     """
     if not (path.is_file() and path.with_suffix(".jsonl").is_file()):
         return None
-    there = list(Manifest.load(path.with_suffix(".jsonl")))
+    sources = {MEMBER.sub(r"\g<shard>", utterance.audio_filepath) for utterance in wanted}
+    if any(os.path.exists(source) and os.path.getmtime(source) > path.stat().st_mtime for source in sources):
+        return None
+    there = list(Manifest.load(path.with_suffix(".jsonl"), others=True))
     described = {_description(utterance) for utterance in wanted}
     if not all(_description(utterance) in described for utterance in there):
         raise DataError(f"{path}: holds other utterances: delete the old shards, or write to another folder")

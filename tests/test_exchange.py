@@ -391,7 +391,9 @@ def test_damaged_cuts_are_one_line(tmp_path, line):
 def test_nemo_without_ids_is_read(tmp_path):
     line = {"audio_filepath": "a.wav", "duration": 1.0, "text": "hi", "lang": "en", "pnc": "no"}
     (tmp_path / "nemo.json").write_text(json.dumps(line) + "\n")
-    assert exchange.read(tmp_path / "nemo.json").utterances == [Utterance("a", str(tmp_path / "a.wav"), 1.0, "hi")]
+    assert exchange.read(tmp_path / "nemo.json").utterances == [
+        Utterance("a", str(tmp_path / "a.wav"), 1.0, "hi", others='{"lang": "en", "pnc": "no"}')
+    ]
 
 
 @pytest.mark.parametrize("kind", ["kaldi", "lhotse", "csv", "commonvoice"])
@@ -404,3 +406,29 @@ def test_unknown_ending_asks_for_a_format(tmp_path):
     with pytest.raises(DataError, match=r"its ending says nothing .* add --to"):
         exchange.write(tmp_path / "x.parquet", [Utterance("a", "/x/0.wav", 1.0)])
     assert set(exchange.FORMATS) == set(TARGETS)
+
+
+def test_byte_order_marks_of_kaldi_files_are_no_part_of_the_ids(tmp_path):
+    for name, line in (("wav.scp", f"u1 {FILES[0]}"), ("text", "u1 HELLO"), ("utt2spk", "u1 ann")):
+        (tmp_path / name).write_text(f"\ufeff{line}\n", encoding="utf-8")
+    (utterance,) = exchange.read(tmp_path).utterances
+    assert (utterance.id, utterance.text, utterance.speaker) == ("u1", "HELLO", "ann")
+    (tmp_path / "segments").write_text("u1 u1 0 1e400\n")
+    with pytest.raises(DataError, match="u1 is longer than any recording"):
+        exchange.read(tmp_path)
+
+
+def test_rows_that_end_before_the_text_are_refused(tmp_path):
+    (tmp_path / "m.csv").write_text(f"ID,duration,wav,spk_id,wrd\na,1.0,{FILES[0]},ann\n")
+    with pytest.raises(DataError, match="line 2: has 4 columns only and ends before ID, duration, wav, wrd"):
+        exchange.read(tmp_path / "m.csv")
+
+
+def test_other_keys_are_carried_by_nemo_and_named_where_they_are_lost(tmp_path):
+    line = {"id": "a", "audio_filepath": str(FILES[0]), "duration": 1.0, "text": "x", "accent": "scottish"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(line) + "\n")
+    known = exchange.read(tmp_path / "m.jsonl").utterances
+    exchange.write(tmp_path / "n.jsonl", known)
+    assert json.loads((tmp_path / "n.jsonl").read_text()) == line
+    assert exchange.not_carried(tmp_path / "n.jsonl", known) == []
+    assert exchange.not_carried(tmp_path / "kaldi", known) == ["accent"]

@@ -109,7 +109,7 @@ def test_missing_columns_get_defaults_and_unknown_keys_are_left_alone(tmp_path: 
         (entry("b", speaker=1737), "line 3: speaker must be a string, not 1737"),
         (entry("b", text=["A"]), "line 3: text must be a string"),
         (entry("a"), "line 3: id 'a' is already on line 1"),
-        ({"audio_filepath": "other/a.wav", "duration": 1.0}, "line 3: id 'a' is already on line 1"),
+        ({"audio_filepath": "a.wav", "duration": 1.0}, "line 3: id 'a' is already on line 1"),
     ],
 )
 def test_wrong_line_is_named(tmp_path: Path, line: object, message: str) -> None:
@@ -275,3 +275,61 @@ def test_a_packed_manifest_and_a_damaged_one(tmp_path):
         Manifest.load(tmp_path / "m.jsonl.gz")
     with pytest.raises(DataError, match=r"m\.jsonl"):
         exchange.read(tmp_path / "m.jsonl.gz")
+
+
+def test_keys_without_a_meaning_here_are_carried_where_asked_for(tmp_path: Path) -> None:
+    others = {"accent": "scottish", "lang_id": 3, "others": [1], "pnc": None}
+    path = write_lines(tmp_path / "m.jsonl", entry("a", **others), entry("b"))
+    assert [utterance.others for utterance in Manifest.load(path)] == ["", ""]
+    manifest = Manifest.load(path, others=True)
+    write_manifest(tmp_path / "again.jsonl", manifest.select(np.array([True, False])))
+    (line,) = (tmp_path / "again.jsonl").read_text().splitlines()
+    assert json.loads(line) == entry("a", **others)
+
+
+def test_a_zipped_manifest_is_written_as_one(tmp_path: Path) -> None:
+    rows = [Utterance("a", str(tmp_path / "a.wav"), 1.0, "x")]
+    write_manifest(tmp_path / "m.jsonl.gz", rows)
+    assert json.loads(gzip.decompress((tmp_path / "m.jsonl.gz").read_bytes()))["id"] == "a"
+    assert list(Manifest.load(tmp_path / "m.jsonl.gz")) == rows
+
+
+def test_files_of_one_name_in_several_folders_need_no_ids(tmp_path: Path) -> None:
+    lines = [
+        {"audio_filepath": name, "duration": 1.0, "offset": offset}
+        for name, offset in (("a/1.wav", 0), ("b/1.wav", 0), ("b/1.wav", 10000.12), ("b/1.wav", 10000.14))
+    ]
+    path = write_lines(tmp_path / "m.jsonl", *lines)
+    assert Manifest.load(path).table["id"].to_pylist() == ["a/1", "b/1", "b/1-10000.12", "b/1-10000.14"]
+    path = write_lines(tmp_path / "m.jsonl", *lines[1:])
+    assert Manifest.load(path).table["id"].to_pylist() == ["1", "1-10000.12", "1-10000.14"]
+    path = write_lines(tmp_path / "m.jsonl", *lines, lines[1])
+    with pytest.raises(DataError, match="line 5: id 'b/1' is already on line 2"):
+        Manifest.load(path)
+
+
+def test_paths_behind_a_link_lead_where_they_did(tmp_path: Path) -> None:
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/deep")
+    (tmp_path / "real" / "a.wav").touch()
+    path = write_lines(tmp_path / "link" / "m.jsonl", {"audio_filepath": "../a.wav", "duration": 1.0})
+    (utterance,) = Manifest.load(tmp_path / "link" / path.name)
+    assert Path(utterance.audio_filepath).is_file()
+    write_manifest(tmp_path / "copy.jsonl", [utterance])
+    (again,) = Manifest.load(tmp_path / "copy.jsonl")
+    assert os.path.samefile(again.audio_filepath, tmp_path / "real" / "a.wav")
+
+
+def test_a_line_may_be_long(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "m.jsonl", entry("a", words=[{"word": "hello"}] * 200_000), entry("b"))
+    assert path.stat().st_size > 3_000_000
+    assert Manifest.load(path).table["id"].to_pylist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("key", ["audio", "text"])
+@pytest.mark.parametrize("character", ["\\u0000", "\\ud800"])
+def test_packed_characters_that_cannot_be_written_are_named(tmp_path: Path, key: str, character: str) -> None:
+    line = json.dumps({"audio": "a.wav", "duration": 1.0, "text": "x"} | {key: "b?.wav"}).replace("?", character)
+    write_lines(tmp_path / "manifest.jsonl", line)
+    with pytest.raises(DataError, match=f"line 1: {key} holds characters that cannot be written"):
+        read_packed(tmp_path)

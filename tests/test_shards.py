@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -200,3 +201,25 @@ def test_shards_of_a_longer_name_are_no_strangers(corpus, tmp_path):
     write_shards(corpus, tmp_path / "s", "train-clean", 1.0)
     path, faults = write_shards(corpus, tmp_path / "s", "train", 1.0)
     assert (len(Manifest.load(path)), faults) == (len(corpus), [])
+
+
+def test_the_manifest_that_is_read_is_not_replaced(corpus, tmp_path):
+    write_manifest(tmp_path / "train.jsonl", corpus)
+    before = (tmp_path / "train.jsonl").read_bytes()
+    with pytest.raises(DataError, match=r"train\.jsonl: is the manifest that is read"):
+        write_shards(Manifest.load(tmp_path / "train.jsonl"), tmp_path, "train", 1.0)
+    assert (tmp_path / "train.jsonl").read_bytes() == before
+    assert not list(tmp_path.glob("*.tar"))
+
+
+def test_audio_that_changed_since_is_copied_again(tmp_path):
+    speech, rate = soundfile.read(FLAC, dtype="float32")
+    soundfile.write(tmp_path / "a.wav", speech, rate)
+    write_manifest(tmp_path / "m.jsonl", [Utterance("a", str(tmp_path / "a.wav"), len(speech) / rate, "A")])
+    for softer in (1.0, 0.5):
+        soundfile.write(tmp_path / "a.wav", softer * speech, rate, subtype="FLOAT")
+        later = (tmp_path / "out" / "m-000000.tar").stat().st_mtime + 1 if softer < 1 else 1.0
+        os.utime(tmp_path / "a.wav", (later, later))
+        path, faults = write_shards(Manifest.load(tmp_path / "m.jsonl"), tmp_path / "out", "m", 1.0)
+        assert not faults
+        np.testing.assert_array_equal(load_mono(Manifest.load(path)[0].audio_filepath), softer * speech)

@@ -43,8 +43,10 @@ def find_duplicates(keys: Keys, number: int) -> Iterator[Finding]:
         number: of the manifest.
     """
     for rows in _groups(keys.audio):
+        first = keys.texts[rows[0]]
+        different = next((row for row in rows if keys.texts[row] != first), None)
         for row in rows:
-            other = next((each for each in rows if keys.texts[each] != keys.texts[row]), None)
+            other = different if keys.texts[row] == first else rows[0]
             if other is not None:  # nobody can say which is right
                 yield Finding("contradiction", number, row, f"same audio as {keys.ids[other]}, which has another text")
             elif row != rows[0]:

@@ -59,7 +59,7 @@ def check(
         recognizer, _ = checkpoint.load(checkpoint_file(model), choose_device(device))
     pieces = _load_tokenizer(tokenizer) if tokenizer else recognizer.tokenizer if recognizer else None
     factor = recognizer.config.encoder.subsampling if recognizer else FACTOR
-    loaded = [Manifest.load(path) for path in manifests]
+    loaded = [Manifest.load(path, others=bool(targets)) for path in manifests]
     utterances = sum(map(len, loaded))
     with progress("Checking", utterances * (2 if recognizer else 1)) as advance:
         checked = run(
@@ -106,6 +106,8 @@ def _write_report(checked: Checked, folder: Path | None, json_file: Path | None)
     from asr.check.report import as_html, as_json
     from asr.files import write_file
 
+    if not (folder or json_file):
+        return
     written = json.dumps(as_json(checked), indent=2, ensure_ascii=False) + "\n"
     if json_file:
         write_file(json_file, written)

@@ -70,7 +70,7 @@ def split(
     wanted = _parse_shares(shares)
     if there := [name for name in wanted if (output / f"{name}.jsonl").exists()]:
         raise ConfigError(f"{output / there[0]}.jsonl: is there already: name another --output, or move it away")
-    parts, warning = divide(Manifest.load(manifest), wanted)
+    parts, warning = divide(Manifest.load(manifest, others=True), wanted)
     if warning:
         console.print(warning, style="yellow")
     for name, part in parts.items():
@@ -88,7 +88,7 @@ def merge(
     from asr.manifest import Manifest, write_manifest
     from asr.subsets import merge as chain
 
-    loaded = {path.absolute().parent.name: Manifest.load(path) for path in manifests}
+    loaded = {path.absolute().parent.name: Manifest.load(path, others=True) for path in manifests}
     if len(loaded) < len(manifests):
         raise ConfigError("two of these manifests lie in folders of the same name, which tells utterances apart")
     write_manifest(output, chain(loaded))
@@ -113,7 +113,7 @@ def sift(
     from asr.subsets import sift as run
 
     rules = Rules(min_duration, max_duration, min_rate, max_rate, text, speaker or [])
-    kept, dropped = run(Manifest.load(manifest), rules)
+    kept, dropped = run(Manifest.load(manifest, others=True), rules)
     for rule, count in dropped.items():
         console.print(f"dropped {count}: {rule}")
     if not len(kept):
@@ -132,7 +132,7 @@ def shard(
     from asr.manifest import Manifest
     from asr.shards import write_shards
 
-    utterances = Manifest.load(manifest)
+    utterances = Manifest.load(manifest, others=True)
     with progress("Writing shards", len(utterances)) as advance:
         path, faults = write_shards(utterances, output, manifest.name.split(".")[0], hours, advance)
     written = Manifest.load(path)

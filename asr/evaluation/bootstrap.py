@@ -29,7 +29,7 @@ class Interval:
     blocks: int
     """What was drawn from: speakers, or utterances."""
     unit: str
-    """`speaker` or `utterance`."""
+    """`speaker`, `utterance`, or `speaker or utterance` where only some speakers are known."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,15 @@ def difference(
         replications: as for `interval`.
 
     Returns:
-        The difference. Its p-value is never below 2 / 2^blocks: so often all of a few speakers lean the same way by
-        chance alone, which a bootstrap of them cannot see.
+        The difference. Its p-value is never below 2 / 2^blocks, of the blocks in which the systems differ: so often all
+        of a few lean the same way by chance alone, which a bootstrap of them cannot see.
     """
     sums, unit = _block_sums(np.stack((second - first, words), 1), speakers)
     drawn = _resample(sums, replications)
     deltas = drawn[:, 0] / drawn[:, 1]
     least = min((deltas <= 0).sum(), (deltas >= 0).sum())
-    p_value = min(1.0, max(2 * (least + 1) / (len(deltas) + 1), 2.0 ** (1 - len(sums))))
+    differing = np.count_nonzero(sums[:, 0])
+    p_value = min(1.0, max(2 * (least + 1) / (len(deltas) + 1), 2.0 ** (1 - differing)))
     value = float(sums[:, 0].sum() / sums[:, 1].sum())
     return Difference(value, _interval(deltas, len(sums), unit), float(p_value))
 
@@ -100,7 +101,7 @@ def _block_sums(columns: NDArray[np.int64], speakers: Sequence[str]) -> tuple[ND
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     sums = np.zeros((len(numbers), columns.shape[1]), dtype=np.int64)
     np.add.at(sums, [numbers[key] for key in keys], columns)
-    return sums, "speaker" if by_speaker else "utterance"
+    return sums, "utterance" if not by_speaker else "speaker or utterance" if "" in speakers else "speaker"
 
 
 def _resample(sums: NDArray[np.int64], replications: int) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ POWERS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1
 def measure_confidence(rows: Iterable[Mapping[str, Any]], normalizer: Normalizer) -> dict[str, Any] | None:
     """Compare the confidences of recognised words with whether they are right.
 
-    A word is right if the alignment with the reference that counts the word errors takes it for a hit. Each word is
-    normalised by itself; where that makes several words of it, each has its confidence, and where it leaves none it
-    does not count.
+    A word is right if the alignment with the reference that counts the word errors takes it for a hit. Where
+    normalising makes several words of one, each has its confidence; where it makes one of several, as of numbers, it
+    has the least of theirs; and where it leaves none, none counts.
 
     Args:
         rows: `reference`, and `word_confidences`: the words of the hypothesis, each with its confidence. Rows without
@@ -119,12 +119,19 @@ def _outcomes(
 
 def _outcomes_of(row: Mapping[str, Any], normalizer: Normalizer) -> list[tuple[float, bool]]:
     """Confidence of each word of one hypothesis, and whether it is right."""
-    words: list[tuple[str, float]] = []
+    alone: list[tuple[str, float]] = []
     for word, confidence in row["word_confidences"]:
-        words += [(each, confidence) for each in normalizer(word).split()]
-    hypothesis: Sequence[str] = [word for word, _ in words]
+        alone += [(each, confidence) for each in normalizer(word).split()]
+    hypothesis = normalizer(" ".join(word for word, _ in row["word_confidences"])).split()
+    confidences: dict[int, float] = {}
+    source = destination = 0
+    for same in Levenshtein.opcodes([word for word, _ in alone], hypothesis).as_matching_blocks():
+        if changed := [confidence for _, confidence in alone[source : same.a]]:
+            confidences |= dict.fromkeys(range(destination, same.b), min(changed))
+        source, destination = same.a + same.size, same.b + same.size
+        confidences |= zip(range(same.b, destination), (value for _, value in alone[same.a : source]), strict=True)
     hits: set[int] = set()
     for part in Levenshtein.opcodes(normalizer(row["reference"]).split(), hypothesis):
         if part.tag == "equal":
             hits.update(range(part.dest_start, part.dest_end))
-    return [(confidence, place in hits) for place, (_, confidence) in enumerate(words)]
+    return [(confidence, place in hits) for place, confidence in confidences.items()]

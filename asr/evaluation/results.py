@@ -76,8 +76,12 @@ def append_csv(path: Path, result: dict[str, Any]) -> None:
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             if file.readline() != header:
                 raise DataError(f"{path}: has other columns than this version writes: name a new file")
+        line = _csv_line(list(row.values())).encode(errors="replace")
+        with open(path, "rb") as file:  # an editor may have dropped the end of the last line
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read() == b"\n" else b"\n" + line
         with open(path, "ab") as file:  # one write in append mode: rows of several programs do not mix
-            file.write(_csv_line(list(row.values())).encode(errors="replace"))
+            file.write(line)
     except OSError as error:
         raise WriteError(f"{path}: cannot be written: {error.strerror or error}: check the folder and disk") from error
 

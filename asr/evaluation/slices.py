@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import DataError
-from asr.manifest import Manifest
+from asr.manifest import Manifest, read_lines
 from asr.samples import SAMPLE_RATE
 
 BANDS: dict[str, tuple[float, ...]] = {"duration": (2, 5, 10, 15, 20, 30), "snr": (0, 10, 20, 30, 40)}
@@ -55,13 +55,9 @@ def manifest_values(manifest: Manifest, key: str) -> list[Any]:
     Raises:
         DataError: no line has the key, or the manifest's file is gone or was put together from several.
     """
-    if key in manifest.table.column_names:
+    if key in manifest.table.column_names and key != "others":
         return manifest.table[key].to_pylist()
-    try:
-        with open(manifest.origin, encoding="utf-8", newline="\n") as file:
-            lines = [json.loads(line) for line in file if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{manifest.origin}: cannot be read again to slice by {key!r}: {error}") from error
+    lines = [line for _, line in read_lines(manifest.origin)]
     values = [line.get(key) for line in lines]
     if len(values) != len(manifest) or not any(value not in (None, "") for value in values):
         known = sorted({name for line in lines for name in line} | {"snr"})

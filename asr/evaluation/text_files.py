@@ -10,7 +10,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,13 @@ def read_texts(path: Path, keys: Sequence[str] = _HYPOTHESIS_KEYS) -> Rows:
 
     Args:
         path: the file.
-        keys: where JSON lines have the text; the first of them that is there counts.
+        keys: where JSON lines have the text; the first of them that any line has counts, for all lines.
 
     Raises:
         DataError: the file cannot be read, is empty, a line is wrong, or an id is there twice.
     """
     ending = path.suffix.lower()
-    read = partial(_json, keys=keys) if ending in (".json", ".jsonl") else _FORMATS.get(ending, _text)
+    read = _json(path, keys) if ending in (".json", ".jsonl") else _FORMATS.get(ending, _text)
     rows: Rows = {}
     for number, line in _lines(path):
         for name, row in read(line, f"{path}, line {number}"):
@@ -114,16 +114,32 @@ def _text(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     yield name, {"text": text}
 
 
-def _json(line: str, place: str, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json(path: Path, keys: Sequence[str]) -> Callable[[str, str], Iterator[tuple[str, dict[str, Any]]]]:
+    """Read JSON lines, with the text of all of them under the same key: another one may be the other side's."""
+    there = {name for number, line in _lines(path) for name in _object(line, f"{path}, line {number}")}
+    if not (found := [key for key in keys if key in there]):
+        raise DataError(f"{path}: no line has one of {', '.join(keys)}")
+    key = found[0]
+
+    def read(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        row = _object(line, place)
+        name = next((row[each] for each in ("id", "audio_filepath") if row.get(each) not in (None, "")), None)
+        if name is None or not isinstance(row.get(key), str):
+            raise DataError(f"{place}: needs an id (or audio_filepath) and {key}, which is a text")
+        speaker = {} if row.get("speaker") is None else {"speaker": str(row["speaker"])}
+        yield str(name), {**row, **speaker, "text": row[key]}
+
+    return read
+
+
+def _object(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise DataError(f"{place}: not JSON: {error}") from error
-    name = row.get("id") or row.get("audio_filepath") if isinstance(row, dict) else None
-    text = next((row[key] for key in keys if isinstance(row.get(key), str)), None) if name else None
-    if text is None:
-        raise DataError(f"{place}: needs an id (or audio_filepath) and one of {', '.join(keys)}")
-    yield str(name), {**row, "text": text}
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: not a JSON object")
+    return row
 
 
 def _trn(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -146,6 +162,8 @@ def _stm(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     text = columns[5] if len(columns) > 5 else ""
     label = re.match(r"<[^<>\s]*>\s*", text)  # <o,f0,male>: conditions, not words
     start, stop = _seconds(begin, place), _seconds(end, place)
+    if stop < start:
+        raise DataError(f"{place}: ends at {end} s, before it begins")
     spoken = text[label.end() :] if label else text
     _refuse_alternatives(spoken, place)
     where = {"recording": f"{file} {channel}", "start": start, "duration": round(stop - start, 6)}
@@ -191,21 +209,35 @@ def _seconds(text: str, place: str) -> float:
 
 def _assign(path: Path, segments: Rows) -> Rows:
     """Put the words of a CTM, in the order of their times, into the segments of an STM."""
-    places: dict[str, list[tuple[float, float, str]]] = {}
+    unsorted: dict[str, list[tuple[float, float, str]]] = {}
     for name, row in segments.items():
-        places.setdefault(row["recording"], []).append((row["start"], row["start"] + row["duration"], name))
-    for spans in places.values():
-        spans.sort()
+        unsorted.setdefault(row["recording"], []).append((row["start"], row["start"] + row["duration"], name))
+    places = {recording: _Spans(sorted(spans)) for recording, spans in unsorted.items()}
     words = [_ctm_word(line, f"{path}, line {number}") for number, line in _lines(path) if not line.startswith(";;")]
     texts: dict[str, list[str]] = {}
     for recording, start, duration, word in sorted(words, key=lambda word: word[:2]):
         if recording not in places:
             raise DataError(f"{path}: recording {recording!r} is not in the references")
-        texts.setdefault(_nearest(places[recording], start + duration / 2), []).append(word)
+        texts.setdefault(places[recording].nearest(start + duration / 2), []).append(word)
     return {name: {"text": " ".join(said)} for name, said in texts.items()}
 
 
-def _nearest(spans: list[tuple[float, float, str]], moment: float) -> str:
-    after = bisect_right(spans, (moment, math.inf, ""))
-    near = spans[max(0, after - 1) : after + 1]  # the last that has begun, and the next
-    return min(near, key=lambda span: max(span[0] - moment, moment - span[1], 0))[2]
+class _Spans:
+    """Stretches of a recording: begin, end and name, sorted; some may overlap."""
+
+    def __init__(self, spans: list[tuple[float, float, str]]) -> None:
+        self.spans = spans
+        self.reach = list(accumulate((end for _, end, _ in spans), max))  # the latest end of those up to each
+
+    def nearest(self, moment: float) -> str:
+        """Give the span that began last of those that a moment lies in, or else the nearest one."""
+        after = bisect_right(self.spans, (moment, math.inf, ""))
+        near = []
+        for place in range(after - 1, -1, -1):
+            near.append(self.spans[place])
+            if self.spans[place][1] >= moment:
+                return self.spans[place][2]
+            if self.reach[place] < moment and self.spans[place][1] == self.reach[place]:
+                break  # none before it comes nearer
+        near += self.spans[after : after + 1]
+        return min(near, key=lambda span: max(span[0] - moment, moment - span[1], 0))[2]

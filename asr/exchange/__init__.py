@@ -39,7 +39,7 @@ class _Format(NamedTuple):
 
 
 def _read_nemo(path: Path) -> tuple[list[Utterance], list[str]]:
-    return list(Manifest.load(path)), []
+    return list(Manifest.load(path, others=True)), []
 
 
 def _write_nemo(path: Path, utterances: Sequence[Utterance]) -> list[str]:
@@ -112,12 +112,14 @@ def write(path: Path, utterances: Sequence[Utterance], kind: str | None = None) 
 
 
 def not_carried(path: Path, utterances: Sequence[Utterance], kind: str | None = None) -> list[str]:
-    """Name the fields that hold something and that the format of a target has no place for."""
-    missing = {field.name for field in fields(Utterance)} - _FORMATS[kind or _guess_target(path)].carries
+    """Name the fields and other keys that hold something and that the format of a target has no place for."""
+    kind = kind or _guess_target(path)
+    missing = {field.name for field in fields(Utterance)} - _FORMATS[kind].carries
     optional = sorted(missing & {"id", "offset", "speaker", "language"})
     # Where ids have no place of their own, the name of the audio file stands for them.
     given = {"id": lambda utterance: utterance.id != Path(utterance.audio_filepath).stem}
-    return [name for name in optional if any(map(given.get(name, attrgetter(name)), utterances))]
+    others = set[str]().union(*(json.loads(each.others) for each in utterances if each.others and kind != "nemo"))
+    return [name for name in optional if any(map(given.get(name, attrgetter(name)), utterances))] + sorted(others)
 
 
 def _guess(path: Path) -> str:

@@ -92,7 +92,7 @@ def _table(path: Path, optional: bool = False) -> dict[str, str]:
         return {}
     rows: dict[str, str] = {}
     try:
-        with open(path, encoding="utf-8", newline="\n") as file:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 key, _, rest = (line := line.strip(" \t\r\n").replace("\t", " ", 1)).partition(" ")
                 if key in rows:
@@ -126,6 +126,8 @@ def _stretch(folder: Path, name: str, entry: str) -> tuple[str, float, float]:
         raise DataError(f"{folder / 'segments'}: {name} does not have two numbers of seconds: {entry!r}") from error
     if not (offset.is_finite() and duration.is_finite() and offset >= 0) or (Decimal(end) >= 0 and duration <= 0):
         raise DataError(f"{folder / 'segments'}: {name} does not end after its start: {entry!r}")
+    if float(offset + duration) == float("inf"):
+        raise DataError(f"{folder / 'segments'}: {name} is longer than any recording: {entry!r}")
     return recording, float(offset), float(duration)
 
 

@@ -110,8 +110,11 @@ def _rows(path: Path, delimiter: str, required: tuple[str, ...]) -> Iterator[tup
             columns = [name.strip() for name in next(rows, [])]
             if missing := [name for name in required if name not in columns]:
                 raise DataError(f"{path}: has no column {', '.join(missing)}; its first line is {columns}")
+            least = 1 + max(columns.index(name) for name in required)
             for row in rows:
                 place = f"{path}, line {rows.line_num}"
+                if 0 < len(row) < least:
+                    raise DataError(f"{place}: has {len(row)} columns only and ends before {', '.join(required)}")
                 if len(row) > len(columns):
                     raise DataError(f"{place}: has {len(row)} columns, not {len(columns)}")
                 if row:

@@ -72,7 +72,7 @@ def test_unknown_speakers_are_drawn_one_by_one():
     errors, words = np.array([1, 2, 3, 0]), np.array([9, 9, 9, 9])
     assert interval(errors, words, ["a", "a", "a", "a"]).unit == "utterance"
     mixed = interval(errors, words, ["a", "a", "", ""])
-    assert (mixed.blocks, mixed.unit) == (3, "speaker")
+    assert (mixed.blocks, mixed.unit) == (3, "speaker or utterance")
 
 
 def test_order_changes_nothing():
@@ -115,3 +115,19 @@ def test_the_p_value_counts_both_sides(sign):
     size = abs(found.value) / found.interval.deviation
     assert 0.5 < size < 1.5
     assert found.p_value == pytest.approx(2 * norm.sf(size), abs=0.03)
+
+
+@pytest.mark.parametrize("differing", [1, 4, 5])
+def test_the_p_value_is_no_smaller_than_the_sign_tests_where_most_blocks_are_equal(differing):
+    first = np.ones(1000, dtype=np.int64)
+    second = first.copy()
+    second[:differing] = 0
+    found = difference(first, second, np.full(1000, 10), [f"s{number}" for number in range(1000)])
+    assert found.p_value >= 2.0 ** (1 - differing)
+
+
+def test_blocks_of_known_and_unknown_speakers_are_called_so():
+    words = np.full(4, 10)
+    assert interval(words, words, ["a", "a", "", ""]).unit == "speaker or utterance"
+    assert interval(words, words, ["a", "a", "b", "b"]).unit == "speaker"
+    assert interval(words, words, [""] * 4).unit == "utterance"

@@ -96,3 +96,12 @@ def chance(rows: list[dict]) -> float:
     confidences = np.array([each for row in rows for _, each in row["word_confidences"]])
     draws = np.random.default_rng(0).random((200, len(confidences))) < confidences
     return float(np.mean([calibration_error(confidences, right)[0] for right in draws]))
+
+
+def test_words_that_are_normalised_together_are_judged_together() -> None:
+    confidences = [("twenty", 0.9), ("five", 0.7), ("dollars", 0.8), ("ok", 0.6)]
+    rows = [{"reference": "twenty five dollars ok", "word_confidences": confidences}]
+    found = measure_confidence(rows, get_normalizer("english"))  # $25 okay
+    assert found is not None
+    assert (found["words"], found["right"]) == (2, 1.0)
+    assert found["confidence"] == pytest.approx((0.7 + 0.6) / 2)

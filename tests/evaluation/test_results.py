@@ -105,6 +105,10 @@ def test_csv_rows_of_many_programs_do_not_mix(tmp_path, result):
     assert {(row["wer"], row["normalizer_hash"]) for row in rows} == {("0.5", get_normalizer("basic").hash)}
     assert {(row["cer_low"], row["cer"], row["cer_high"]) for row in rows} == {(str(1 / 7),) * 3}  # one utterance
     assert [entry.name for entry in path.parent.iterdir()] == ["results.csv"]
+    path.write_bytes(path.read_bytes()[:-1])  # an editor dropped the end of the last line
+    append_csv(path, result | {"model": "last"})
+    with open(path, newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(names) + 1
     path.write_text("other,columns\n")
     with pytest.raises(DataError, match="other columns"):
         append_csv(path, result)

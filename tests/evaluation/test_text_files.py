@@ -49,7 +49,7 @@ def write(path: Path, text: str) -> Path:
 def test_every_format_says_the_same(tmp_path):
     files = [
         write(tmp_path / "text", "u-1 hello world\nu-2\tgood  bye\n"),
-        write(tmp_path / "a.jsonl", '{"id": "u-1", "text": "hello world"}\n{"id": "u-2", "pred_text": "good bye"}\n'),
+        write(tmp_path / "a.jsonl", '{"id": "u-1", "text": "hello world"}\n{"id": "u-2", "text": "good bye"}\n'),
         write(tmp_path / "a.trn", ";; comment\nhello world (u-1)\ngood bye (u-2)\n"),
         write(
             tmp_path / "result.jsonl", '{"id":"u-1","hypothesis":"hello world"}\n{"id":"u-2","hypothesis":"good bye"}\n'
@@ -94,8 +94,9 @@ def test_ignored_stretches_and_empty_segments(tmp_path):
         ("a.ctm", "call A 0 soon word\n", "'soon' is not a number of seconds"),
         ("a.ctm", "call A 0 -1 word\n", "'-1' is not a number of seconds"),
         ("a.ctm", "call A 0 1 <ALT_BEGIN>\n", "alternatives are not supported"),
-        ("a.jsonl", '{"id": "a"}\n', "line 1: needs an id"),
-        ("a.jsonl", "[1]\n", "line 1: needs an id"),
+        ("a.jsonl", '{"id": "a"}\n', "no line has one of hypothesis, pred_text, text"),
+        ("a.jsonl", '{"text": "a"}\n', "line 1: needs an id"),
+        ("a.jsonl", "[1]\n", "line 1: not a JSON object"),
         ("a.jsonl", "nonsense\n", "line 1: not JSON"),
         ("a.txt", "u1 a\nu1 b\n", "line 2: id 'u1' is there a second time"),
         ("a.txt", "\n", "holds no text"),
@@ -137,3 +138,27 @@ def test_ignored_stretches_do_not_count_and_endings_may_be_capitals(tmp_path):
     (tmp_path / "hyp.CTM").write_text("a 1 0.1 0.2 one\na 1 0.5 0.2 two\na 1 1.5 0.2 three\n")
     result = score_files(tmp_path / "ref.STM", tmp_path / "hyp.CTM")
     assert (result["words"], result["wer"]) == (2, 0.0)
+
+
+def test_an_utterance_without_a_hypothesis_does_not_get_its_reference(tmp_path):
+    lines = [{"id": n, "text": "a b c", "pred_text": "x y z", "speaker": n % 2} for n in range(4)]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = score_files(tmp_path / "m.jsonl", tmp_path / "m.jsonl")
+    assert result["wer"] == 1.0
+    assert {row["id"] for row in result["results"]} == {"0", "1", "2", "3"}
+    assert [name for name, *_ in (row.values() for row in result["slices"]["speaker"])] == ["0", "1"]
+    for missing in ({"pred_text": None}, {}):
+        odd = {key: value for key, value in lines[2].items() if key != "pred_text"} | missing
+        (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines[:2], odd, lines[3]]))
+        with pytest.raises(DataError, match=r"line 3: needs an id .* and pred_text"):
+            score_files(tmp_path / "m.jsonl", tmp_path / "m.jsonl")
+
+
+def test_words_go_to_the_segment_around_them_where_segments_overlap(tmp_path):
+    (tmp_path / "r.stm").write_text("f 1 A 0 100 one two three four\nf 1 B 10 12 yes\nf 1 C 110 120 last\n")
+    words = ("one", 1), ("yes", 11), ("two", 50), ("three", 60), ("four", 70), ("last", 108)
+    (tmp_path / "h.ctm").write_text("".join(f"f 1 {start} 0.5 {word}\n" for word, start in words))
+    assert score_files(tmp_path / "r.stm", tmp_path / "h.ctm")["wer"] == 0.0
+    (tmp_path / "r.stm").write_text("f 1 A 10 5 one\n")
+    with pytest.raises(DataError, match="line 1: ends at 5 s, before it begins"):
+        score_files(tmp_path / "r.stm", tmp_path / "h.ctm")
