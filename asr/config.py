@@ -108,7 +108,8 @@ def compose(schema: type[Schema], name: str, overrides: Sequence[str] = ()) -> S
     try:
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
             composed = hydra.compose(entry, [*overrides, *search])
-        return OmegaConf.to_object(composed)  # type: ignore[return-value]
+        # A file of one's own may leave /schema out of its defaults list: then nothing has been checked yet.
+        return OmegaConf.to_object(OmegaConf.merge(node, composed))  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"{name}: {_explain(error, _keys(node))}") from error
 

@@ -100,6 +100,12 @@ class SpeechDataset(Dataset[tuple[str, NDArray[np.float32], list[int], int]]):
         """Count utterances."""
         return len(self.manifest)
 
+    def probability(self, kind: str) -> float:
+        """Tell how often one of `kinds` changes an utterance."""
+        if kind == "speed":
+            return sum(speed != 1 for speed in self.speeds) / len(self.speeds)
+        return self.augmenter.config.probability(kind)
+
     def __getitem__(self, key: tuple[int, int]) -> tuple[str, NDArray[np.float32], list[int], int]:
         """Read one utterance.
 
@@ -212,6 +218,12 @@ class PlanSampler(Sampler[list[tuple[int, int]]]):
         """Itself: Lightning tells the epoch to the sampler inside a batch sampler."""
         return self
 
+    @property
+    def key(self) -> str:
+        """Tells plans apart: two of the same key deal out the same utterances in the same order."""
+        facts = f"{self.budget} {self.seed} {self.short_first}".encode()
+        return hashlib.blake2b(facts + self.durations.tobytes(), digest_size=8).hexdigest()
+
     def set_epoch(self, epoch: int) -> None:
         """Move to an epoch; Lightning calls this at its beginning."""
         if epoch != self.epoch:
@@ -262,24 +274,30 @@ class PlannedDataModule(lightning.LightningDataModule):
     def __init__(self) -> None:
         super().__init__()
         self.sampler: PlanSampler | None = None
-        self._state: dict[str, int] = {}
+        self._state: dict[str, Any] = {}
 
     def take_up(self, sampler: PlanSampler) -> PlanSampler:
         """Put the sampler of a new loader where the state that was loaded left the epoch."""
         # Lightning may ask for the loader before it knows the epoch itself, and starts the workers at once.
         sampler.epoch, sampler.done = self._state.get("epoch", 0), self._state.get("done", 0)
+        if sampler.done and self._state.get("plan", sampler.key) != sampler.key and not sampler.rank:
+            log.warning(
+                "budget, seed or data are others than before: of the epoch that the run goes on in, some utterances "
+                "are heard twice and as many not at all"
+            )
         self.sampler = sampler
         return sampler
 
-    def state_dict(self) -> dict[str, int]:
-        """Tell the epoch, and how many of its utterances the trainer has done: not those that workers read ahead."""
+    def state_dict(self) -> dict[str, Any]:
+        """Tell the plan, the epoch, and how many of its utterances the trainer has done, not those only read ahead."""
         if self.sampler is None or self.trainer is None:
             return {}
         epoch, done = self.sampler.epoch, self.sampler.done_after(batch_counters(self.trainer)["processed"])
         whole = done >= len(self.sampler.durations)
-        return {"epoch": epoch + 1, "done": 0} if whole else {"epoch": epoch, "done": done}
+        place = {"epoch": epoch + 1, "done": 0} if whole else {"epoch": epoch, "done": done}
+        return {"plan": self.sampler.key} | place
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there, with any number of ranks; Lightning calls this before it asks for the loader."""
         self._state = dict(state_dict)
         # Lightning looks for a state in the loader and warns where it finds none.

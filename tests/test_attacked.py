@@ -246,6 +246,8 @@ def test_metadata_that_is_wrong(trained, metadata):
         {"encoder__feed_forward": 2**40},
         {"encoder__kernel": 2**31 - 1},
         {"mels": 10**8},
+        {"encoder__layers": 1001},
+        {"mels": 258},
         {"encoder__layers": -1},
         {"encoder__heads": 0},
     ],

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from asr.config import build, compose, resource
 from asr.errors import ConfigError
@@ -40,6 +42,20 @@ def test_a_file_of_ones_own_may_use_the_shipped_parts(tmp_path: Path):
     assert compose(TrainConfig, str(own)).model.encoder.subsampling == 8
     own.write_text("defaults: [/schema, _self_]\ndata: {trian: [a]}\n")
     with pytest.raises(ConfigError, match=r"did you mean 'data\.train'"):
+        compose(TrainConfig, str(own))
+
+
+def test_a_file_without_the_schema_is_checked_all_the_same(tmp_path: Path):
+    """Such as the one that each run leaves behind."""
+    begun = replace(compose(TrainConfig, "mini_librispeech"), run="elsewhere")
+    own = tmp_path / "config.yaml"
+    own.write_text(yaml.safe_dump(asdict(begun)))
+    assert compose(TrainConfig, str(own)) == begun
+    own.write_text(yaml.safe_dump(asdict(begun) | {"trainnig": {"epochs": 3}}))
+    with pytest.raises(ConfigError, match="unknown configuration key 'trainnig'; did you mean 'training'"):
+        compose(TrainConfig, str(own))
+    own.write_text("run: x\ntraining: {epochs: three}\n")
+    with pytest.raises(ConfigError, match=r"training\.epochs"):
         compose(TrainConfig, str(own))
 
 

@@ -11,6 +11,7 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 from scipy.stats import chisquare
 from torch.utils.data import DataLoader
 
+from asr import augment
 from asr.augment import AugmentConfig, Augmenter
 from asr.datamodule import (
     DataConfig,
@@ -163,16 +164,19 @@ def many(manifest, tmp_path) -> list[str]:
     return [str(tmp_path / "many.jsonl")]
 
 
-def test_hits_are_logged_and_what_never_fires_is_an_error(many, tokenizer):
-    def data(**augment) -> SpeechDataModule:
-        return SpeechDataModule(DataConfig(many, many, batch_seconds=6, augment=AugmentConfig(**augment)), tokenizer, 1)
+def test_hits_are_logged_and_what_never_fires_is_an_error(many, tokenizer, monkeypatch):
+    def data(**shares) -> SpeechDataModule:
+        return SpeechDataModule(DataConfig(many, many, batch_seconds=6, augment=AugmentConfig(**shares)), tokenizer, 1)
 
     logged = fit(data(gain_probability=0.5)).callback_metrics
     assert 0.2 < float(logged["augment/gain"]) < 0.8
     assert 0.4 < float(logged["augment/speed"]) < 0.9
+    fit(data(telephone_probability=0.001))  # so rare a kind may well not have fired yet
+    for kind in ("telephone", "codec"):
+        monkeypatch.setitem(augment._CHANGES, kind, lambda self, waveform, draw: waveform)
     with pytest.raises(DataError, match=r"telephone, codec .*none of the 24 utterances of epoch 0"):
-        fit(data(telephone_probability=1e-9, codec_probability=1e-9, gain_probability=0.5))
-    fit(data(telephone_probability=1e-9), limit_train_batches=1)  # a trial run says nothing of a whole epoch
+        fit(data(telephone_probability=0.9, codec_probability=0.9, gain_probability=0.5))
+    fit(data(telephone_probability=0.3), limit_train_batches=1)  # too few to tell
 
 
 def test_validation_is_in_the_same_order_in_every_epoch_and_as_it_was_recorded(data, tokenizer, manifest):

@@ -32,7 +32,7 @@ def build(
     ],
     model: Model = None,
     tokenizer: Annotated[
-        Path | None, typer.Option("--tokenizer", help="SentencePiece file to use in place of a model's own.")
+        Path | None, typer.Option("--tokenizer", help="A run's tokenizer.model, in place of a model's own.")
     ] = None,
     order: Annotated[int, typer.Option("--order", min=2, max=20, help="Longest n-gram, in tokens.")] = 6,
     cutoff: Annotated[
@@ -68,6 +68,8 @@ def build(
 
 
 def _tokenizer(model: Path | None, path: Path | None) -> Tokenizer:
+    import yaml
+
     from asr.model import checkpoint
     from asr.tokenizer import Tokenizer
     from asr.transcriber import checkpoint_file
@@ -77,6 +79,8 @@ def _tokenizer(model: Path | None, path: Path | None) -> Tokenizer:
     if path is None:
         return checkpoint.load(checkpoint_file(model))[0].tokenizer
     try:
-        return Tokenizer(path.read_bytes())
+        setup = path.with_name("config.yaml")  # of the run that made it
+        begun = yaml.safe_load(setup.read_text()) if setup.is_file() else {}
+        return Tokenizer(path.read_bytes(), begun.get("tokenizer", {}).get("normalizer", "basic"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from asr.config import check_choice
 from asr.errors import ConfigError
-from asr.features import SpecAugmentConfig
+from asr.features import FFT_SIZE, SpecAugmentConfig
 
 
 def _at_least(minimum: float, **values: float) -> None:
@@ -136,6 +136,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Check what concerns more than one part."""
         _at_least(8, mels=self.mels)
+        if self.mels > FFT_SIZE // 2 + 1:
+            raise ConfigError(f"model: mels must be at most {FFT_SIZE // 2 + 1}, the spectrum's, got {self.mels}")
         for layer in self.loss.intermediate_layers:
             if not 1 <= layer < self.encoder.layers:
                 last = self.encoder.layers - 1

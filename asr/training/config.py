@@ -90,7 +90,8 @@ class TrainingConfig:
     device keeps its share of weights, gradients and moments (FSDP2), for models that do not fit otherwise. It goes with
     `average_decay=0`, AdamW, no stochastic depth and no fp16."""
     precision: str = "auto"
-    """Lightning's precision; `auto` is bf16-mixed on GPUs that have it, 16-mixed on other GPUs, else 32-true."""
+    """`32-true`, `64-true`, `bf16-mixed`, `16-mixed`, or `auto`: bf16 on GPUs that have it, fp16 on other GPUs, else 32
+    bits."""
     loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Where curves go beside RUN/metrics.csv: `tensorboard`, `wandb`, `mlflow`."""
     profile: bool = False
@@ -99,6 +100,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         """Check the names and every number."""
         check_choice("training.strategy", self.strategy, ("auto", "ddp", "fsdp"))
+        check_choice("training.precision", self.precision, ("auto", "32-true", "64-true", "bf16-mixed", "16-mixed"))
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"training.seed must lie in 0..{2**32 - 1}, got {self.seed}")
         for logger in self.loggers:
             check_choice("training.loggers", logger, ("tensorboard", "wandb", "mlflow"))
         for name in ("epochs", "validate_every", "devices", "nodes", "keep_last", "keep_best", "most_skipped"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,10 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from asr.errors import WriteError
 from asr.files import write_file
+
+log = logging.getLogger(__name__)
 
 PREFIX = "model."  # the model's name inside the LightningModule
 
@@ -75,9 +79,13 @@ class ExportBest(Callback):
         ranked = dict(sorted(rates.items(), key=lambda item: item[1]))
         kept = dict(list(ranked.items())[: self.keep])
         if name in kept and trainer.is_global_zero:
-            self._write(name, trainer, checkpoint)
-            if next(iter(kept)) == name:
-                write_file(self.run / "model.safetensors", (self.run / "best" / name).read_bytes())
+            try:
+                self._write(name, trainer, checkpoint)
+                if next(iter(kept)) == name:
+                    write_file(self.run / "model.safetensors", (self.run / "best" / name).read_bytes())
+            except WriteError as error:
+                log.error("%s; training goes on, the models before it stay", error)
+                return
             for dropped in self.best.keys() - kept.keys():
                 (self.run / "best" / dropped).unlink(missing_ok=True)
         self.best.clear()  # in place: Lightning put this very dictionary into the checkpoint before it called this hook

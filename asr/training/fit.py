@@ -50,7 +50,7 @@ from asr.training.nonfinite import SkipNonFinite
 from asr.training.progress import show_progress
 from asr.training.provenance import provenance, write_setup
 from asr.training.sharded import ShardedModule
-from asr.training.trainer import begin, go_on, make_trainer
+from asr.training.trainer import begin, go_on, keep_optimizer, make_trainer
 from asr.training.vocabulary import prepare_tokenizer
 
 log = logging.getLogger(__name__)
@@ -121,6 +121,7 @@ def _prepare(
         config = replace(config, model=build(ModelConfig, begun["model"], origin))
         config = replace(config, tokenizer=build(TokenizerConfig, begun["tokenizer"], origin))
         config = replace(config, finetune=build(FinetuneConfig, begun.get("finetune", {}), origin))
+        config = replace(config, optimizer=keep_optimizer(config.optimizer, begun["optimizer"]))
         short_first = begun["data"].get("short_first", True)  # earlier versions knew no other order
         config = replace(config, data=replace(config.data, short_first=short_first))
         model = Recognizer(config.model, Tokenizer(vocabulary.read_bytes(), config.tokenizer.normalizer))

@@ -10,7 +10,7 @@ from torch import Tensor
 from asr.datamodule import SpeechDataModule, batch_counters
 from asr.errors import DataError
 
-ENOUGH = 20  # utterances after which an augmentation that has not fired yet is taken for broken
+ENOUGH = 20  # times that an augmentation should have fired by now, if it has not once, for it to be broken
 
 
 class FollowData(Callback):
@@ -46,10 +46,10 @@ class FollowData(Callback):
         self.total = hits if self.total is None else self.total + hits
         for kind, count in zip(dataset.kinds, hits[1:].tolist(), strict=True):
             pl_module.log(f"augment/{kind}", count / max(1, int(hits[0])), rank_zero_only=True)
-        # A part of an epoch, after a restart or in a trial run, may be too short for a rare kind; so may a handful.
-        whole = not sampler.done and trainer.num_training_batches == len(sampler) and self.total[0] >= ENOUGH
-        never = [kind for kind, count in zip(dataset.kinds, self.total[1:].tolist(), strict=True) if not count]
-        if whole and never:
+        expected = [float(self.total[0]) * dataset.probability(kind) for kind in dataset.kinds]
+        counts = zip(dataset.kinds, self.total[1:].tolist(), expected, strict=True)
+        never = [kind for kind, count, most in counts if not count and most >= ENOUGH]
+        if never:
             raise DataError(
                 f"augmentation {', '.join(never)} is turned on but changed none of the {int(hits[0])} utterances of "
                 f"epoch {sampler.epoch}: raise its probability, check its recordings, or turn it off"

@@ -11,13 +11,14 @@ RUN/metrics.csv         loss, and perplexity by character and by word
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
+import yaml
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -26,6 +27,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from asr.batching import group_by_length
+from asr.config import build
 from asr.datamodule import PlannedDataModule, PlanSampler
 from asr.decoding.arpa import read_sentences
 from asr.errors import ConfigError, DataError
@@ -36,10 +38,10 @@ from asr.model.language_model_file import save_language_model
 from asr.tokenizer import END, START, Tokenizer
 from asr.training.config import OptimizerConfig, TrainingConfig
 from asr.training.export import ExportBest
-from asr.training.optimizers import make_optimizer, make_schedule
+from asr.training.optimizers import configured_rates, make_optimizer, make_schedule, set_rates
 from asr.training.progress import show_progress
 from asr.training.provenance import clocked, write_setup
-from asr.training.trainer import begin, go_on, make_trainer
+from asr.training.trainer import begin, go_on, keep_optimizer, make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +148,10 @@ class LanguageModelModule(lightning.LightningModule):
         self.words = words
         self.sums = torch.zeros(2, dtype=torch.float64)
 
+    def on_train_start(self) -> None:
+        """Learn at the rates of the configuration."""
+        set_rates(self.schedule, self.rates)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Give the mean loss of one batch's tokens."""
         torch.manual_seed(hash((self.config.training.seed, self.current_epoch, batch_index)))
@@ -167,8 +173,9 @@ class LanguageModelModule(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and its schedule over the whole run."""
         optimizer = make_optimizer(self.model, self.config.optimizer)
-        schedule = make_schedule(optimizer, self.config.optimizer, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        self.schedule = make_schedule(optimizer, self.config.optimizer, int(self.trainer.estimated_stepping_batches))
+        self.rates = configured_rates(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule, "interval": "step"}}
 
     def _loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         inputs, targets = batch
@@ -194,6 +201,14 @@ def train_language_model(config: LanguageModelRun, recognizer: Path, resume: boo
     """
     run, training = Path(config.run), config.training
     begin(run, resume, training.seed)
+    if resume:  # a run keeps the architecture and the tokens that it began with
+        begun = yaml.safe_load((run / "config.yaml").read_text())
+        if begun["tokenizer_from"] != config.tokenizer_from:
+            raise ConfigError(
+                f"{run}: takes its tokens from another model: add tokenizer_from={begun['tokenizer_from']}"
+            )
+        config = replace(config, model=build(LanguageModelConfig, begun["model"], f"{run}/config.yaml"))
+        config = replace(config, optimizer=keep_optimizer(config.optimizer, begun["optimizer"]))
     tokenizer = checkpoints.load(recognizer)[0].tokenizer
     data = TextDataModule(config, tokenizer)
     if data.left_out:

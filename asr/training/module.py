@@ -15,11 +15,12 @@ from asr.decoding import DecodingOptions, Hypothesis, decode
 from asr.errors import DataError
 from asr.evaluation.wer import score
 from asr.losses import Losses
+from asr.model.batch_norm import MaskedBatchNorm
 from asr.model.recognizer import Batch, Recognizer
 from asr.normalize import get_normalizer
 from asr.samples import SAMPLE_RATE
 from asr.training.config import OptimizerConfig
-from asr.training.optimizers import make_optimizer, make_schedule
+from asr.training.optimizers import configured_rates, make_optimizer, make_schedule, set_rates
 from asr.training.out_of_memory import Scored, backward_in_parts, ran_out
 
 log = logging.getLogger(__name__)
@@ -62,17 +63,18 @@ class RecognizerModule(lightning.LightningModule):
         self.counts = torch.zeros(len(COUNTED), dtype=torch.int64)
 
     def on_train_start(self) -> None:
-        """Make the counters, and keep DistributedDataParallel from exchanging gradients inside each backward pass.
+        """Make the counters, and keep DistributedDataParallel from exchanging anything inside each pass.
 
         Ranks exchange them once for each step instead, when all batches are done: a rank may then skip blocks, or split
         a batch that does not fit into its memory, without the others having to do the same.
         """
+        set_rates(self.schedule, self.rates)
         self.counts = torch.zeros(len(COUNTED), dtype=torch.int64, device=self.device)
         if isinstance(self.trainer.model, DistributedDataParallel):
             self.trainer.model.require_backward_grad_sync = False
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Give the summed loss of one batch; the step divides its gradient by tokens."""
+        """Keep the losses of one batch for `backward`; what Lightning gets would hold on to what the pass has kept."""
         torch.manual_seed(hash((self.seed, self.current_epoch, batch_index, self.global_rank)))
         self.batch, self.losses = batch, None
         try:
@@ -82,22 +84,27 @@ class RecognizerModule(lightning.LightningModule):
                 raise
             if isinstance(self.model, FSDPModule):  # the other ranks wait for this one inside the model
                 raise DataError(TOO_LARGE_FOR_SHARDS) from error
-        return self.losses.total if self.losses else torch.zeros((), device=self.device, requires_grad=True)
+        return torch.zeros((), device=self.device, requires_grad=True)
 
     def backward(self, loss: Tensor) -> None:
-        """Go back through the batch, in parts if it does not fit into memory, and log what came of it."""
+        """Go back through the batch, in parts if it does not fit into memory, and log what came of it.
+
+        The gradient is that of the sum over utterances; the step divides it by tokens.
+        """
         precision = self.trainer.precision_plugin
+
+        def scored(losses: Losses) -> Scored:
+            return Scored(precision.pre_backward(losses.total / self.trainer.accumulate_grad_batches, self), losses)
 
         def again(part: Batch) -> Scored:
             if isinstance(self.model, FSDPModule):
                 raise DataError(TOO_LARGE_FOR_SHARDS)
             with precision.forward_context():
-                losses = self.model.loss(part)
-            return Scored(precision.pre_backward(losses.total / self.trainer.accumulate_grad_batches, self), losses)
+                return scored(self.model.loss(part))
 
-        whole = Scored(loss, self.losses) if self.losses else None
-        heard, failures, left_out = backward_in_parts(self.model, self.batch, whole, again)
+        whole = [scored(self.losses)] if self.losses else []
         self.losses = None
+        heard, failures, left_out = backward_in_parts(self.model, self.batch, whole, again)
         tokens, infeasible = torch.zeros(2, dtype=torch.int64, device=self.device)
         if heard:
             losses = Losses(*(torch.stack(parts).sum(dim=0) for parts in zip(*heard, strict=True)))
@@ -133,8 +140,10 @@ class RecognizerModule(lightning.LightningModule):
             return
         if isinstance(self.trainer.model, DistributedDataParallel):
             sum_over_ranks(learning, tokens)
+            average_over_ranks([part for norm in self._batch_norms() for part in norm.buffers()])
         elif isinstance(self.model, FSDPModule):  # sharded gradients are exchanged already, as means
             torch.distributed.all_reduce(tokens)
+            average_over_ranks([part for norm in self._batch_norms() for part in norm.buffers()])
             share *= self.trainer.world_size
         for weight in learning:
             if weight.grad is not None:
@@ -162,8 +171,12 @@ class RecognizerModule(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and its schedule over the whole run."""
         optimizer = make_optimizer(self.model, self.optimizer_config, fused=self.trainer.precision != "16-mixed")
-        schedule = make_schedule(optimizer, self.optimizer_config, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        self.schedule = make_schedule(optimizer, self.optimizer_config, int(self.trainer.estimated_stepping_batches))
+        self.rates = configured_rates(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule, "interval": "step"}}
+
+    def _batch_norms(self) -> list[MaskedBatchNorm]:
+        return [part for part in self.model.modules() if isinstance(part, MaskedBatchNorm)]
 
     def _log(self, stage: str, losses: Losses) -> None:
         tokens = losses.tokens.clamp_min(1)
@@ -172,6 +185,21 @@ class RecognizerModule(lightning.LightningModule):
         self.log(f"{stage}/loss", losses.total.detach() / tokens, prog_bar=bar, batch_size=size, sync_dist=not bar)
         self.log(f"{stage}/ctc", losses.ctc / tokens, batch_size=size, sync_dist=not bar)
         self.log(f"{stage}/attention", losses.attention / tokens, batch_size=size, sync_dist=not bar)
+
+
+def average_over_ranks(statistics: list[Tensor]) -> None:
+    """Replace running statistics, in place, by their means over all ranks: each has measured its own batches.
+
+    Args:
+        statistics: float, of the same shapes on each rank.
+    """
+    if not statistics:
+        return
+    together = torch.cat([part.flatten() for part in statistics])
+    torch.distributed.all_reduce(together)
+    together /= torch.distributed.get_world_size()
+    for part, mean in zip(statistics, together.split([part.numel() for part in statistics]), strict=True):
+        part.copy_(mean.view_as(part))
 
 
 def sum_over_ranks(weights: list[nn.Parameter], tokens: Tensor) -> None:

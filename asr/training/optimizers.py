@@ -105,6 +105,24 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: OptimizerConfig, ste
     return LambdaLR(optimizer, lambda step: rate_share(step, config, steps))
 
 
+def set_rates(schedule: LambdaLR, rates: list[tuple[float, float]]) -> None:
+    """Let a run that goes on take its rates from its configuration: its checkpoint has brought those of before.
+
+    Args:
+        schedule: at the step where the run goes on; it and its optimiser have loaded their states.
+        rates: peak learning rate and weight decay of each group, as `configured_rates` gave them.
+    """
+    schedule.base_lrs = [rate for rate, _ in rates]
+    for group, (rate, decay), share in zip(schedule.optimizer.param_groups, rates, schedule.lr_lambdas, strict=True):
+        group["initial_lr"], group["weight_decay"] = rate, decay
+        group["lr"] = rate * share(schedule.last_epoch)
+
+
+def configured_rates(optimizer: torch.optim.Optimizer) -> list[tuple[float, float]]:
+    """Give peak learning rate and weight decay of each group of an optimiser that has its schedule."""
+    return [(group["initial_lr"], group["weight_decay"]) for group in optimizer.param_groups]
+
+
 def rate_share(step: int, config: OptimizerConfig, steps: int) -> float:
     """Give the learning rate at a step (from 0) as a share of its peak."""
     warmup = min(config.warmup_steps, max(1, steps // 2))  # a short run must reach its peak, too

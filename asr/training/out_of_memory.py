@@ -45,15 +45,14 @@ def ran_out(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or is_oom_error(error)
 
 
-def backward_in_parts(
-    model: nn.Module, batch: Batch, whole: Scored | None, again: Callable[[Batch], Scored]
-) -> Outcome:
+def backward_in_parts(model: nn.Module, batch: Batch, whole: list[Scored], again: Callable[[Batch], Scored]) -> Outcome:
     """Add the gradient of a batch to that of the batches before it, in as many parts as memory asks for.
 
     Args:
         model: owns the weights.
         batch: the whole batch.
-        whole: it after its forward pass; None if that has failed already.
+        whole: it alone, after its forward pass, or nothing if that has failed already. It is taken out of the list, so
+            that nobody holds on to what the pass has kept while its parts are tried.
         again: runs the forward pass of a part.
 
     Returns:
@@ -67,10 +66,10 @@ def backward_in_parts(
     while waiting:
         part = waiting.pop()
         earlier = _take_gradients(model)
-        fits = whole is not None or failures > 0 or part is not batch
+        fits = bool(whole) or failures > 0 or part is not batch
         try:
             if fits:
-                scored, whole = whole or again(part), None
+                scored = whole.pop() if whole else again(part)
                 scored.loss.backward()
                 heard.append(Losses(*(value.detach() for value in scored.losses)))
         except RuntimeError as error:

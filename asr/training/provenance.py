@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
@@ -34,20 +34,29 @@ def provenance(config: TrainConfig, data: SpeechDataModule, source: str | None) 
         data: what it trains on.
         source: name of the model it began with, if any.
     """
-    manifests = [Path(path) for path in config.data.train]
     facts = {
         "data": {
-            "manifests": ["/".join(path.parts[-2:]) for path in manifests],  # no path of the machine it was trained on
+            "manifests": _shown(config.data.train),
             "utterances": len(data.train),
             "left_out": data.left_out,
             "hours": round(float(data.train.durations.sum()) / 3600, 3),
         },
         "config": {key: value for key, value in asdict(config).items() if key not in ("run", "model")},
     }
-    facts["config"]["data"] = {k: v for k, v in asdict(config.data).items() if k not in ("train", "valid")}
+    said, augment, decoding = facts["config"], config.data.augment, config.decoding
+    for key in ("train", "valid"):
+        del said["data"][key]
+    said["data"]["augment"] |= {"noise": _shown(augment.noise), "reverberation": _shown(augment.reverberation)}
+    del said["decoding"]["hotwords"]  # maybe names
+    said["decoding"]["language_model"] = Path(decoding.language_model).name
     if source:
         facts["began_with"] = source
     return clocked(facts, config.training.epochs)
+
+
+def _shown(paths: Sequence[str]) -> list[str]:
+    """Name files by their last folder alone: a model that is passed on tells nothing of the machine it was made on."""
+    return ["/".join(Path(path).parts[-2:]) for path in paths]
 
 
 def clocked(facts: dict[str, Any], epochs: int) -> Callable[[], dict[str, Any]]:

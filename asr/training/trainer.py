@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from asr.errors import ConfigError
 from asr.training.config import OptimizerConfig, TrainingConfig
 from asr.training.progress import on_terminal
 from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
+
+log = logging.getLogger(__name__)
 
 
 def begin(run: Path, resume: bool, seed: int) -> None:
@@ -30,6 +34,20 @@ def begin(run: Path, resume: bool, seed: int) -> None:
         raise ConfigError(f"{run}: holds a run already; go on with --resume, or name another folder with run=FOLDER")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it advertises, and repeats what the bar says
     lightning.seed_everything(seed, workers=True, verbose=False)
+
+
+def keep_optimizer(config: OptimizerConfig, begun: Mapping[str, Any]) -> OptimizerConfig:
+    """Keep what the saved moments hang on; numbers may change, and a line says which do.
+
+    Args:
+        config: as the run is told to go on.
+        begun: what RUN/config.yaml has under `optimizer`.
+    """
+    config = replace(config, name=begun["name"], layer_decay=begun["layer_decay"])
+    for key, value in asdict(config).items():
+        if key in begun and begun[key] != value:
+            log.warning("optimizer.%s is %s from here on, it was %s", key, value, begun[key])
+    return config
 
 
 def go_on(run: Path) -> Path:

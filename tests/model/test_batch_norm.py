@@ -5,6 +5,7 @@ import torch
 
 from asr.features import length_mask
 from asr.model.batch_norm import MaskedBatchNorm, forgetful
+from asr.training.module import average_over_ranks
 
 
 @pytest.fixture
@@ -46,3 +47,17 @@ def test_a_forgetful_norm_keeps_its_statistics_until_it_is_released(padded):
     assert not norm.running_mean.any()
     norm(*padded)
     assert norm.running_mean.any()
+
+
+def test_ranks_share_the_mean_of_their_statistics(monkeypatch):
+    norms = [MaskedBatchNorm(3), MaskedBatchNorm(2)]
+    for norm in norms:
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2.0)
+    before = [part.clone() for norm in norms for part in norm.buffers()]
+    other = torch.arange(10.0)  # of a second rank, one behind the other
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda together: together.add_(other))
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    average_over_ranks([part for norm in norms for part in norm.buffers()])
+    found = torch.cat([part for norm in norms for part in norm.buffers()])
+    torch.testing.assert_close(found, (torch.cat(before) + other) / 2)

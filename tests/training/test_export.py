@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from runs import TINY, composed
 
+from asr.errors import WriteError
 from asr.training.export import ExportBest
 from asr.training.fit import train
 from asr.training.resume import checkpoints_in
@@ -57,3 +58,19 @@ def test_a_checkpoint_knows_the_model_that_was_exported_with_it(eight, tmp_path)
     train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, "training.epochs=1"))
     state = torch.load(checkpoints_in(tmp_path / "run" / "checkpoints")[0], weights_only=True)
     assert list(state["callbacks"]["ExportBest"]["best"]) == ["epoch-001.safetensors"]
+
+
+def test_a_full_disk_costs_an_export_and_not_the_run(tmp_path, caplog):
+    def full(path, about):
+        raise WriteError(f"{path}: cannot be written: No space left on device")
+
+    export = ExportBest(tmp_path, 2, torch.nn.Linear(1, 1), ["rate"], lambda: {"training": {"hours": 0.5}}, full)
+    trainer: Any = SimpleNamespace(
+        sanity_checking=False, state=SimpleNamespace(fn="fit"), callback_metrics={"valid/rate": torch.tensor(1.0)},
+        current_epoch=0, global_step=0, is_global_zero=True,
+    )  # fmt: skip
+    export.on_validation_end(trainer, trainer)
+    weights = {"model.weight": torch.zeros(1, 1), "model.bias": torch.zeros(1)}
+    export.on_save_checkpoint(trainer, trainer, {"state_dict": weights})
+    assert "No space left on device; training goes on" in caplog.text
+    assert export.best == {}

@@ -83,7 +83,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
     with pytest.raises(StoppedError):
         train_language_model(settings(tmp_path / "broken"), EMBEDDED)
     monkeypatch.undo()
-    resumed = train_language_model(settings(tmp_path / "broken"), EMBEDDED, resume=True)
+    with pytest.raises(ConfigError, match="another model: add tokenizer_from=embedded"):
+        train_language_model(settings(tmp_path / "broken", "tokenizer_from=x"), EMBEDDED, resume=True)
+    forgotten = settings(tmp_path / "broken", "model.layers=2")  # a run keeps its architecture
+    resumed = train_language_model(forgotten, EMBEDDED, resume=True)
     one, other = (load_neural_language_model(path, TOKENIZER)[0].state_dict() for path in (whole, resumed))
     for name, weight in one.items():
         torch.testing.assert_close(other[name], weight, atol=1e-6, rtol=0)

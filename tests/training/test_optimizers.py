@@ -10,7 +10,14 @@ from asr.errors import ConfigError
 from asr.model.recognizer import Recognizer
 from asr.training.config import FinetuneConfig, OptimizerConfig
 from asr.training.finetune import restrict
-from asr.training.optimizers import MuonWithAdamW, make_optimizer, make_schedule, rate_share
+from asr.training.optimizers import (
+    MuonWithAdamW,
+    configured_rates,
+    make_optimizer,
+    make_schedule,
+    rate_share,
+    set_rates,
+)
 
 
 @pytest.fixture
@@ -123,3 +130,24 @@ def test_a_norm_above_the_blocks_learns_at_the_full_rate_and_muon_takes_adapters
     learning = [id(weight) for weight in model.parameters() if weight.requires_grad]
     groups = make_optimizer(model, OptimizerConfig(name="muon")).param_groups
     assert sorted(id(weight) for group in groups for weight in group["params"]) == sorted(learning)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_run_that_goes_on_learns_at_the_rates_it_is_told(model, name):
+    before = OptimizerConfig(name=name, learning_rate=0.01, warmup_steps=3)
+    now = OptimizerConfig(name=name, learning_rate=0.001, warmup_steps=3, weight_decay=0.5)
+    first = make_optimizer(model, before)
+    schedule = make_schedule(first, before, 10)
+    run(model, first, schedule, range(5))
+    for config, share in ((before, 1.0), (now, 0.1)):
+        second = make_optimizer(model, config)
+        again = make_schedule(second, config, 10)
+        rates = configured_rates(second)
+        second.load_state_dict(copy.deepcopy(first.state_dict()))
+        again.load_state_dict(schedule.state_dict())
+        set_rates(again, rates)
+        for old, new in zip(first.param_groups, second.param_groups, strict=True):
+            assert new["lr"] == (old["lr"] if share == 1 else pytest.approx(share * old["lr"]))
+            assert new["weight_decay"] == (config.weight_decay if old["weight_decay"] else 0.0)
+        again.step()
+        assert second.param_groups[0]["lr"] == pytest.approx(config.learning_rate * rate_share(6, config, 10))

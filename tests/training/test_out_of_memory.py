@@ -6,8 +6,11 @@ import csv
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
+import weakref
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,10 +19,13 @@ import torch
 from runs import TINY, composed
 
 from asr.audio import SAMPLE_RATE, load_mono
+from asr.decoding import DecodingOptions
 from asr.manifest import Utterance, write_manifest
-from asr.model.recognizer import Recognizer
+from asr.model.recognizer import Batch, Recognizer
 from asr.training import memory
+from asr.training.config import OptimizerConfig
 from asr.training.fit import train
+from asr.training.module import RecognizerModule
 
 CAP = 25  # seconds of padded audio that fit
 SETTINGS = [setting for setting in TINY if "batch_seconds" not in setting]
@@ -124,3 +130,34 @@ def test_a_measured_budget_drops_the_outlier_before_the_first_step(outlier, tmp_
     assert caplog.text.count("does not fit into memory") == 1
     assert counted(tmp_path / "run", "train/out_of_memory") == [0, 0]
     assert counted(tmp_path / "run", "train/left_out") == [0, 0]
+
+
+def test_nothing_holds_what_a_failed_pass_has_kept_while_its_halves_are_tried(model, monkeypatch):
+    """The first backward pass runs out at its beginning, where everything that the forward pass kept is there."""
+    module = RecognizerModule(model.train(), OptimizerConfig(), DecodingOptions(), {})
+    precision = SimpleNamespace(forward_context=nullcontext, pre_backward=lambda loss, _: loss)
+    module.trainer = Mock(precision_plugin=precision, accumulate_grad_batches=1, current_epoch=0, global_rank=0)
+    module.log = Mock()
+    real, kept, alive = model.loss, [], []
+
+    def loss(batch):
+        losses = real(batch)
+        if kept:
+            alive.append(kept[0]() is not None)
+            return losses
+        held = torch.zeros(1000)
+        kept.append(weakref.ref(held))
+
+        def fail(gradient, held=held):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        losses.total.register_hook(fail)
+        return losses
+
+    monkeypatch.setattr(model, "loss", loss)
+    tokens = torch.full((4, 3), 4)
+    lengths = torch.full((4,), 16_000)
+    batch = Batch(list("abcd"), torch.randn(4, 16_000), lengths, tokens, torch.full((4,), 3), torch.arange(4))
+    module.backward(module.training_step(batch, 0))
+    assert alive == [False, False]
+    assert module.counts.tolist()[2:] == [1, 0]

@@ -74,11 +74,11 @@ def everything(tmp_path) -> AugmentConfig:
     return AugmentConfig(noise=[str(tmp_path / "noise.jsonl")], **shares)
 
 
-def run(short, augment, tokenizer, diary: Diary, workers=2, ranks=1, resume: Path | None = None) -> dict:
+def run(short, augment, tokenizer, diary: Diary, workers=2, ranks=1, resume: Path | None = None, seconds=4) -> dict:
     """Train, from a checkpoint on if there is one; gives the weights."""
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(True)
-    config = DataConfig([short], [short], batch_seconds=4, workers=workers, augment=augment)
+    config = DataConfig([short], [short], batch_seconds=seconds, workers=workers, augment=augment)
     data = SpeechDataModule(config, tokenizer, seed=3)
     model = Recognizer(small_config(dropout=0.1, layers=1), tokenizer)
     module = RecognizerModule(model, OptimizerConfig(warmup_steps=2), DecodingOptions(), {}, 3)
@@ -120,7 +120,15 @@ def test_the_checkpoint_holds_the_place_that_training_reached_not_the_workers(sh
     diary = Diary(tmp_path / "diary", 2, tmp_path / "checkpoint.ckpt")
     run(short, everything, tokenizer, diary)
     state = torch.load(tmp_path / "checkpoint.ckpt", weights_only=True)["SpeechDataModule"]
-    assert state == {"epoch": 0, "done": sum(len(ids) for _, _, ids, _ in diary.read())}
+    assert (state["epoch"], state["done"]) == (0, sum(len(ids) for _, _, ids, _ in diary.read()))
+
+
+def test_another_plan_for_the_rest_of_an_epoch_is_told(short, everything, tokenizer, tmp_path, caplog):
+    checkpoint = tmp_path / "checkpoint.ckpt"
+    run(short, everything, tokenizer, Diary(tmp_path / "first", 2, checkpoint))
+    for seconds, told in ((4, False), (3, True)):
+        run(short, everything, tokenizer, Diary(tmp_path / f"{seconds}"), resume=checkpoint, seconds=seconds)
+        assert ("some utterances are heard twice" in caplog.text) == told
 
 
 def test_going_on_reads_nothing_that_was_done(short, everything, tokenizer, tmp_path, monkeypatch):
