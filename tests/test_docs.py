@@ -233,8 +233,7 @@ asr transcribe my_recordings "more/*.mp3" --format srt,json --output-dir transcr
 asr align talk.mp3 talk.txt --format textgrid
 asr align talk.mp3 talk.txt --format textgrid --output-dir aligned
 asr prepare custom --source my_recordings --output data/custom
-asr prepare custom --source my_recordings --output data/mine
-asr check data/mine/train.jsonl data/mine/dev.jsonl --report check
+asr check data/custom/train.jsonl data/custom/dev.jsonl --report check
 asr check data/custom/train.jsonl data/custom/dev.jsonl --report check --write-clean data/clean
 asr manifest stats data/custom/train.jsonl
 asr manifest convert kaldi_dir train.jsonl
@@ -263,7 +262,7 @@ asr train --config mini_librispeech 'data.train=[data/shards/train.jsonl]' + TIN
 asr train --config mini_librispeech training.epochs=5 model.encoder.layers=8 run=run/deeper + TINY
 asr train --config mini_librispeech debug=fast run=run/fast + TINY
 asr train --config mini_librispeech debug=fast data.batch_seconds=auto + TINY run=run/auto
-asr train --config mini_librispeech debug=overfit run=run/overfit 'data.train=[data/eight.jsonl]' 'data.valid=[data/eight.jsonl]' + TINY
+asr train --config mini_librispeech debug=overfit run=run/overfit 'data.train=[data/mini_librispeech/eight.jsonl]' 'data.valid=[data/mini_librispeech/eight.jsonl]' + TINY
 asr train --config mini_librispeech debug=profile run=run/profile + TINY
 asr evaluate --manifest data/mini_librispeech/dev.jsonl --model run/mini_librispeech/model.safetensors
 asr evaluate --manifest data/mini_librispeech/dev.jsonl --model run/mini_librispeech/model.safetensors --report report
@@ -331,8 +330,8 @@ def test_documented_commands_run(desk, monkeypatch, capsys):
     for line in RUN.strip().splitlines():
         words = shlex.split(" ".join(SHORT.get(word, word) for word in line.split() if word != "+"))
         words = [path for word in words for path in (sorted(glob.glob(word)) if "*.safetensors" in word else [word])]
-        if "data/eight.jsonl" in line:
-            shutil.copy("data/mini_librispeech/train.jsonl", "data/eight.jsonl")
+        if "eight.jsonl" in line:
+            shutil.copy("data/mini_librispeech/train.jsonl", "data/mini_librispeech/eight.jsonl")
         if "strategy=fsdp" in line:  # leaves a process group and its address behind
             done = subprocess.run(
                 [sys.executable, "-m", "asr.cli", *words[1:]], capture_output=True, text=True, check=False

@@ -95,7 +95,7 @@ class TrainingConfig:
     loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Where curves go beside RUN/metrics.csv: `tensorboard`, `wandb`, `mlflow`."""
     profile: bool = False
-    """Write how long each part of the loop took to RUN/profile.txt."""
+    """Write how long each part of the loop took to RUN/fit-profile.txt."""
 
     def __post_init__(self) -> None:
         """Check the names and every number."""
