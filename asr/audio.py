@@ -33,7 +33,8 @@ from asr.samples import RATES, SAMPLE_RATE, Audio, Source, checked_audio
 
 BLOCK = 1 << 18  # samples of all channels read at once: a few seconds, a megabyte
 MISSING_SECONDS = 0.5  # headers of lossy formats are inexact; a file that ends this far early is truncated
-LEAST_GAP, MOST_GAP = 0.1, 3600.0  # seconds without sound that a container's timestamps may leave, filled with silence
+# Seconds without sound that a container's timestamps may leave and that are filled with silence, and of all together.
+LEAST_GAP, MOST_GAP, MOST_SILENCE = 0.1, 3600.0, 86_400.0
 LOUDEST = 1e10  # above float samples at 32-bit integer scale; beyond it are only damage and overflow in the features
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for a length that is not in the header
 OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the largest page
@@ -353,7 +354,7 @@ def _read_av(source: str | Path, container: InputContainer) -> Iterator[NDArray[
     track = container.streams.audio[0]
     to_float = av.AudioResampler(format="fltp", rate=track.rate)
     ended = 0.0  # seconds; of any track, since a sound track may well end before its video
-    position = 0  # samples given so far, silence included
+    clock = _Clock(track.rate, _start(container))
     try:
         for packet in container.demux():
             if packet.pts is not None and packet.time_base is not None:
@@ -361,9 +362,12 @@ def _read_av(source: str | Path, container: InputContainer) -> Iterator[NDArray[
             # PyAV ends with an empty packet for each track, all numbered 0: the decoder is flushed below instead.
             if packet.size and packet.stream_index == track.index:
                 for frame in track.decode(packet):
-                    position += yield from _samples(to_float, frame, _start(container), position)
-        for frame in (*track.decode(None), None):
-            position += yield from _samples(to_float, frame, _start(container), position)
+                    yield from _silence(clock.gap(source, frame), frame.layout.nb_channels)
+                    yield from _samples(to_float, frame, clock)
+        for frame in track.decode(None):
+            yield from _silence(clock.gap(source, frame), frame.layout.nb_channels)
+            yield from _samples(to_float, frame, clock)
+        yield from _samples(to_float, None, clock)
     except (FFmpegError, OSError, ValueError) as error:  # OSError: it seeks to before the beginning
         raise _damaged(source, getattr(error, "strerror", None) or str(error)) from error
     # Other containers do not state their length: ffmpeg estimates it.
@@ -378,29 +382,53 @@ def _start(container: InputContainer) -> float:
     return (container.start_time or 0) / av.time_base
 
 
-def _samples(
-    to_float: av.AudioResampler, frame: av.AudioFrame | None, start: float, position: int
-) -> Generator[NDArray[np.float32], None, int]:
-    """Give a frame's samples, after silence if it begins later than the `position` samples before it end.
+class _Clock:
+    """Where the samples of a sound track belong: a muted microphone, or sound that sets in late, leaves gaps.
 
-    A muted microphone, or sound that sets in after the picture, leaves such a gap. What follows must not come early.
-
-    Returns:
-        How many samples it gave.
+    Args:
+        rate: of the track, Hz.
+        start: when the first of the container's tracks begins, in seconds.
     """
-    count = 0
-    if frame is not None and frame.time is not None:
-        gap = round((frame.time - start) * frame.sample_rate) - position
-        if LEAST_GAP * frame.sample_rate < gap < MOST_GAP * frame.sample_rate:
-            while count < gap:
-                silence = np.zeros((min(BLOCK, gap - count), frame.layout.nb_channels), dtype=np.float32)
-                count += len(silence)
-                yield silence
+
+    def __init__(self, rate: int, start: float) -> None:
+        self.rate = rate
+        self.start = start
+        self.position = 0
+        """Samples given so far, silence included."""
+        self.closed = 0
+        """Samples that timestamps leapt over, or back by, and that are taken for damage."""
+        self.silence = 0
+
+    def gap(self, source: str | Path, frame: av.AudioFrame) -> int:
+        """Count the samples of silence before a frame: what follows a gap must not come early.
+
+        Raises:
+            AudioError: they add up to what no recording has.
+        """
+        if frame.time is None:
+            return 0
+        gap = round((frame.time - self.start) * self.rate) - self.position - self.closed
+        if abs(gap) >= MOST_GAP * self.rate:
+            self.closed += gap
+        if not LEAST_GAP * self.rate < gap < MOST_GAP * self.rate:
+            return 0
+        self.position += gap
+        self.silence += gap
+        if self.silence > MOST_SILENCE * self.rate:
+            raise _damaged(source, f"its timestamps leave {self.silence / self.rate / 3600:.0f} hours without sound")
+        return gap
+
+
+def _silence(samples: int, channels: int) -> Iterator[NDArray[np.float32]]:
+    for first in range(0, samples, BLOCK):
+        yield np.zeros((min(BLOCK, samples - first), channels), dtype=np.float32)
+
+
+def _samples(to_float: av.AudioResampler, frame: av.AudioFrame | None, clock: _Clock) -> Iterator[NDArray[np.float32]]:
     for part in to_float.resample(frame):
         samples = np.asarray(part.to_ndarray().T, dtype=np.float32)
-        count += len(samples)
+        clock.position += len(samples)
         yield samples
-    return count
 
 
 def _cut(

@@ -58,7 +58,7 @@ def find_recordings(names: Sequence[str]) -> tuple[list[Recording], list[AudioEr
             if ".." in Path(name).parts[len(root.parts) :]:
                 errors.append(AudioError(f"{name}: has .. behind a wildcard: name the folder that is meant"))
                 continue
-            paths = sorted(Path(path) for path in glob.glob(name, recursive=True) if os.path.isfile(path))
+            paths = _fitting(root, Path(name).parts[len(root.parts) :])
             recordings = [Recording(path, path.parent.relative_to(root)) for path in paths]
             missing = "no file fits this pattern"
         else:
@@ -82,6 +82,17 @@ def _walk(folder: str, errors: list[AudioError]) -> list[Path]:
         for parent, _, files in os.walk(folder, onerror=refuse)
         for file in files
         if Path(file).suffix.lower() in ENDINGS and not file.startswith(".")
+    )
+
+
+def _fitting(root: Path, pattern: Sequence[str]) -> list[Path]:
+    """List the files that fit a pattern, sorted; unlike `glob`, pathlib follows no links in circles."""
+    parts = [part if part == "**" else part.replace("**", "*") for part in pattern]
+    shown = any(part.startswith(".") for part in parts)  # hidden files are meant only where the pattern says so
+    return sorted(
+        path
+        for path in root.glob("/".join(parts))
+        if path.is_file() and (shown or not any(part.startswith(".") for part in path.relative_to(root).parts))
     )
 
 

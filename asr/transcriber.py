@@ -30,7 +30,7 @@ from asr.voice_activity import load_voice_activity
 
 EMBEDDED = Path(__file__).parent / "pretrained" / "english.safetensors"
 EMBEDDED_LM = EMBEDDED.with_name("english_lm.safetensors")  # the language model that goes by the name `embedded`
-MOST_RECOMMENDED = 1000  # hypotheses side by side: a larger beam is for its user to ask for, not for a stranger's file
+MOST_RECOMMENDED = 300  # hypotheses side by side: a larger beam is for its user to ask for, not for a stranger's file
 BATCH_SECONDS = 160.0  # padded audio decoded at once: more gains little on a CPU
 WINDOW_SECONDS = 320.0  # speech collected before it is sorted by length into batches; bounds the memory of a long file
 LONGEST_ALIGNED = 1200.0  # seconds: time and memory of an alignment grow with the square of it
@@ -294,8 +294,11 @@ class Transcriber:
                 self.decode_words(waveforms) if words else [(best, None) for best in self.decode_waveforms(waveforms)]
             )
         except Exception as error:  # whatever it is, it is written into the transcript
+            found, reason = None, f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        # Out here the error is gone, and with it all that its frames held of the batch's memory.
+        if found is None:
             if len(waveforms) == 1:
-                return [f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]]
+                return [reason]
             return [result for waveform in waveforms for result in self._attempt([waveform], words)]
         return [each if math.isfinite(each[0].score) else "the model's scores are not finite" for each in found]
 
@@ -346,8 +349,8 @@ def _options(about: Mapping[str, Any], mode: str | Mapping[str, Any] | None, pat
     # A checkpoint is not to choose which files are read: it names no list of hotwords, and one language model only.
     if "hotwords" in recommended or recommended.get("language_model", "embedded") != "embedded":
         raise CheckpointError(f"{path}: recommends files to search with, which no checkpoint may")
-    sizes = (recommended.get(name, 0) for name in ("beam_size", "nbest", "candidates"))
-    if any(isinstance(size, int) and size > MOST_RECOMMENDED for size in sizes):
+    sizes = build(DecodingOptions, recommended, f"{path}: recommended search")
+    if max(sizes.beam_size, sizes.nbest, sizes.candidates) > MOST_RECOMMENDED:
         raise CheckpointError(f"{path}: recommends a beam of more than {MOST_RECOMMENDED}, which no checkpoint may")
     search = recommended | wanted
     if search.get("language_model") == "embedded":

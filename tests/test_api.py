@@ -174,10 +174,11 @@ def test_a_checkpoint_recommends_a_search_for_each_way_of_searching(model, tmp_p
     [
         ({"language_model": "/etc/passwd"}, "no checkpoint may"),
         ({"hotwords": "/etc/passwd"}, "no checkpoint may"),
-        ({"beam_size": 10**9}, "a beam of more than 1000"),
+        ({"beam_size": 10**9}, "a beam of more than 300"),
         ({"mode": "${oc.env:PATH}"}, "may refer to others"),
         ({"mode": "sorcery"}, "must be one of"),
         ({"depth": 3}, "unknown configuration key"),
+        ({"mode": "ctc_beam", "beam_size": "100000000"}, "a beam of more than 300"),
         (["mode"], "no list of settings"),
         (3, "no list of settings"),
     ],

@@ -415,6 +415,34 @@ def test_gaps_in_timestamps_are_silence(tmp_path: Path, name: str, begins: float
         assert audio.duration(tmp_path / name) == pytest.approx(len(expected) / 16_000, abs=0.06)
 
 
+def _in_packets(path: Path, starts: list[float]) -> Path:
+    """Write 20 ms of a tone at each of these seconds."""
+    tone = (0.3 * np.sin(2 * np.pi * 440 * np.arange(960) / 48_000)).astype(np.float32)
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("libopus", rate=48_000, layout="mono")
+        for start in starts:
+            frame = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+            frame.rate, frame.pts, frame.time_base = 48_000, round(start * 48_000), Fraction(1, 48_000)
+            container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    return path
+
+
+def test_a_leap_in_the_timestamps_costs_no_later_gap(tmp_path: Path) -> None:
+    starts = [0.0, 0.02, 3660.0, 3660.02, 3680.0, 3680.02]  # an hour and more, then 20 s
+    found = audio.load_mono(_in_packets(tmp_path / "leap.mkv", starts))
+    loud = np.flatnonzero(np.abs(found) > 0.05) / 16_000
+    assert len(found) / 16_000 == pytest.approx(20.08, abs=0.1)
+    assert np.diff(loud).max() == pytest.approx(19.94, abs=0.1)
+
+
+def test_timestamps_that_leave_days_of_silence_are_refused(tmp_path: Path) -> None:
+    path = _in_packets(tmp_path / "days.mkv", [3500.0 * number for number in range(30)])
+    with pytest.raises(AudioError, match="its timestamps leave 24 hours without sound"):
+        for _ in audio.stream(path, 60.0):
+            pass
+
+
 def test_video_without_sound(tmp_path: Path) -> None:
     path = tmp_path / "silent.mp4"
     with av.open(str(path), "w") as container:

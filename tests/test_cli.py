@@ -157,6 +157,52 @@ def test_resume_does_anew_what_is_older_than_its_recording_or_has_no_page(asr, t
     assert (tmp_path / "out" / "a.txt").read_text() == "kept"
 
 
+def test_resume_mends_what_could_not_be_decoded(asr, trained, data, tmp_path, monkeypatch):
+    speech, rate = soundfile.read(data / "1737-146161-0009.flac")
+    soundfile.write(tmp_path / "a.wav", speech, rate)
+    command = ("transcribe", tmp_path / "a.wav", "--model", trained, "--output-dir", tmp_path / "out", "--resume")
+    with monkeypatch.context() as broken:
+        broken.setattr("asr.model.recognizer.Recognizer.encode", lambda *_: 1 / 0)
+        assert asr(*command).returncode == 1
+    assert (tmp_path / "out" / "a.txt").read_text() == "\n"
+    assert asr(*command).returncode == 0
+    assert (tmp_path / "out" / "a.txt").read_text() != "\n"
+    assert "1 outputs were there already" in asr(*command).stderr
+
+
+def test_scoring_formats_tell_recordings_of_one_name_apart_or_are_refused(asr, trained, archive, tmp_path):
+    twins = [archive / "2024" / "a.flac", archive / "2024" / "a.wav"]
+    for format in ("ctm", "stm"):
+        printed = asr("transcribe", *twins, "--model", trained, "--format", format)
+        assert {line.split()[0] for line in printed.stdout.splitlines()} == {"a.flac", "a.wav"}
+        (archive / "b.flac").write_bytes((archive / "a.flac").read_bytes())  # as 2024/may/b.OGG
+        refused = asr("transcribe", archive, "--model", trained, "--format", format)
+        assert refused.returncode == 2
+        assert f"error: {format} cannot tell recordings of one name apart" in refused.stderr
+    written = ("--format", "ctm", "--output-dir", tmp_path / "out")
+    assert asr("transcribe", *twins, "--model", trained, *written).returncode == 0
+    assert (tmp_path / "out" / "a.wav.ctm").read_text().startswith("a.wav 1 ")
+
+
+def test_patterns_follow_no_links_in_circles_and_see_nothing_hidden(asr, trained, archive, tmp_path):
+    (archive / "here").symlink_to(".")
+    result = asr("transcribe", "archive/**/a*", "--model", trained, "--output-dir", "out", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sorted(outputs(tmp_path / "out")) == ["2024/a.flac.txt", "2024/a.wav.txt", "a.txt"]
+    assert "error: archive/*.wav: no file fits this pattern" in asr("transcribe", "archive/*.wav", cwd=tmp_path).stderr
+
+
+def test_files_and_pipes_get_utf_8_whatever_the_machine_speaks(trained, data, tmp_path):
+    name = tmp_path / "Łódź.flac"
+    name.write_bytes((data / "1737-146161-0009.flac").read_bytes())
+    windows = "import sys; sys.stdout.reconfigure(encoding='cp1252'); from asr.cli import main; main()"
+    program = [sys.executable, "-c", windows, "transcribe", str(name), "--model", str(trained), "--format", "ctm"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONIOENCODING"}
+    shown = subprocess.run(program, capture_output=True, env=environment, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.decode("utf-8").startswith("Łódź 1 ")
+
+
 @pytest.mark.parametrize("format", ["srt", "vtt", "tsv", "textgrid"])
 def test_several_transcripts_are_not_made_one_malformed_file(asr, trained, data, tmp_path, format):
     files = sorted(data.glob("*.flac"))[:2]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+import torch
 from examples import DATA
 
 import asr
@@ -185,6 +187,25 @@ def test_a_chunk_that_fails_is_named_and_the_rest_is_there(english, talk, monkey
     assert failed.reason == "RuntimeError: out of memory"
     assert accounted(found)
     assert found.coverage["failed"] == failed.end - failed.start
+
+
+def test_a_batch_that_failed_is_gone_while_its_rows_are_tried(english, talk, monkeypatch):
+    """On a GPU whose memory ran out, the rows would otherwise have to fit beside what the batch left."""
+    encode, held, alive = english.model.encode, [], []
+
+    def fail_on_many(padded, lengths):
+        if len(lengths) > 1:
+            kept = padded.clone()
+            held.append(weakref.ref(kept))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        alive.append(any(each() is not None for each in held))
+        return encode(padded, lengths)
+
+    monkeypatch.setattr(english.model, "encode", fail_on_many)
+    found = english.transcribe((talk, SAMPLE_RATE))
+    assert held
+    assert not any(alive)
+    assert not found.coverage["failed"]
 
 
 def test_scores_that_are_no_numbers_are_no_words(english, talk, monkeypatch):

@@ -8,6 +8,7 @@ The verbs are functions in the modules beside this one. They import heavy module
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import typer
@@ -59,7 +60,9 @@ def main() -> None:
     """Run the program; an error the user can mend is one line on standard error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # file names need not be text, nor need a terminal know all letters
+            # File names need not be text, nor need a terminal know all letters; files and pipes get UTF-8 everywhere.
+            utf_8 = not stream.isatty() and "PYTHONIOENCODING" not in os.environ
+            stream.reconfigure(encoding="utf-8" if utf_8 else None, errors="replace")
     try:
         app()
     except StoppedError as stopped:

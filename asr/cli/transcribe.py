@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -118,7 +118,7 @@ def _run(work: _Work, files: list[str], jobs: int) -> int:
         recordings, errors = find_recordings(names)
         if work.resume and (twin := next((each for each in recordings if each.numbered), None)):
             raise ConfigError(f"{twin.path}: --resume cannot tell inputs of one name apart: name their folder instead")
-        work.check_screen(len(recordings))
+        work.check_screen(recordings)
         for error in errors:
             complain(error)
         with progress("Transcribing", len(recordings)) as work.advance:
@@ -166,12 +166,16 @@ class _Work:
                 )
                 if recording.path == self.spooled:
                     transcript = replace(transcript, source="-")
-                errors += _failures(transcript)
+                failures = _failures(transcript)
+                errors += failures
                 for format in self.formats:
+                    how = self.subtitles, recording.stem
                     if self.output_dir:
-                        writers.write(transcript, self.output_dir / recording.folder, format, stem, self.subtitles)
+                        path = writers.write(transcript, self.output_dir / recording.folder, format, stem, *how)
+                        if failures:  # older than its recording, it is done anew by --resume
+                            os.utime(path, (0, recording.path.stat().st_mtime - 1))
                     else:
-                        texts.append(writers.render(transcript, format, self.subtitles))
+                        texts.append(writers.render(transcript, format, *how))
                 if self.attention:
                     self._look_inside(self.attention / recording.folder, stem, recording, transcript)
         except AsrError as error:
@@ -191,12 +195,16 @@ class _Work:
         if pages.left_out:
             console.print(f"attention: {transcript.source}: {pages.left_out} later stretches have no page")
 
-    def check_screen(self, recordings: int) -> None:
-        """Refuse formats of which several one behind the other are no file of that format."""
-        from asr.writers import MANY_IN_ONE
+    def check_screen(self, recordings: Sequence[Recording]) -> None:
+        """Refuse formats of which several one behind the other are no file, or tell no recording from another."""
+        from asr.writers import BY_RECORDING, MANY_IN_ONE
 
-        if not self.output_dir and (recordings > 1 or self.split) and not MANY_IN_ONE.issuperset(self.formats):
+        if self.output_dir:
+            return
+        if (len(recordings) > 1 or self.split) and not MANY_IN_ONE.issuperset(self.formats):
             raise ConfigError(f"several transcripts as {self.formats[0]} make no valid file: name --output-dir")
+        if not BY_RECORDING.isdisjoint(self.formats) and len({each.stem for each in recordings}) < len(recordings):
+            raise ConfigError(f"{self.formats[0]} cannot tell recordings of one name apart: name --output-dir")
 
     def _outputs(self, recording: Recording) -> Iterator[tuple[int | None, str]]:
         """Yield each channel that is still to do, and its output's stem."""
@@ -236,8 +244,8 @@ def _standard_input(files: list[str]) -> Iterator[tuple[list[str], Path | None]]
     if STANDARD_INPUT not in files:
         yield files, None
         return
-    if sys.stdin.isatty():
-        raise ConfigError("standard input is a terminal: pipe audio into it, or name a file")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ConfigError("standard input is a terminal, or closed: pipe audio into it, or name a file")
     with spooled(sys.stdin.buffer) as path:
         yield [str(path) if name == STANDARD_INPUT else name for name in files], path
 

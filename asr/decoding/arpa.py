@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from asr.errors import ConfigError, DataError
 from asr.files import replacing
 from asr.tokenizer import Tokenizer
+
+LONGEST_LINE = 1 << 16  # characters: a word, an n-gram of them, or what was never an ARPA file
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def read_arpa(path: Path | str, tokenizer: Tokenizer) -> list[NGrams]:
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8") as lines:
-            return list(_sections(iter(lines), ids))
+            return list(_sections(_bounded(lines), ids))
     except KeyError as error:
         raise ConfigError(f"{path}: {error.args[0]!r} is no token of this model: build one with --model") from error
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -118,6 +121,14 @@ def _lines(orders: list[NGrams], pieces: list[str]) -> Iterator[str]:
     yield "\n\\end\\\n"
 
 
+def _bounded(file: TextIO) -> Iterator[str]:
+    """Yield the lines of a file, none of which may be so long that it is none."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise ValueError(f"it has a line of {LONGEST_LINE} characters or more")
+        yield line
+
+
 def _sections(lines: Iterator[str], ids: dict[str, int]) -> Iterator[NGrams]:
     """Read one order after the other, in as many lines as the head promises."""
     counts = []
@@ -128,6 +139,8 @@ def _sections(lines: Iterator[str], ids: dict[str, int]) -> Iterator[NGrams]:
             break
     if not counts:
         raise ValueError("it has no line `ngram 1=...`")
+    if counts[0] > len(ids):
+        raise ValueError(f"it has {counts[0]} words, more than the {len(ids)} tokens of this model")
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []  # names of each order, sorted, and their rows
     for order, count in enumerate(counts, start=1):
         if next((line.strip() for line in lines if line.strip()), "") != f"\\{order}-grams:":

@@ -40,7 +40,7 @@ def decode_attention(
     heard = best_paths(log_probs, lengths)
     peaks = [len(best.tokens) for best, *_ in heard]
     bounds = [token_bound(*pair) for pair in zip(peaks, lengths.tolist(), strict=True)]
-    joint = log_probs if options.mode == "joint" else None
+    joint = log_probs if options.mode == "joint" and options.ctc_weight else None
     limit = torch.tensor(bounds, device=lengths.device)
     written = beam_search(model, encoder_out, lengths, options, fusion, limit, joint)
     best = [found[0].tokens if found and joint is None else () for found in written]  # CTC keeps joint texts going on

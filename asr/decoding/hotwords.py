@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from itertools import accumulate
 from pathlib import Path
@@ -36,10 +36,10 @@ def read_hotwords(source: str) -> list[str]:
         ConfigError: there is no word in it, or it looks like a file that is not there.
     """
     is_file = os.path.isfile(source)  # unlike Path.is_file it bears a long list of words
-    if not is_file and (source.endswith(".txt") or "/" in source):
+    if not is_file and "," not in source and (source.endswith(".txt") or os.path.isdir(os.path.dirname(source))):
         raise ConfigError(f"{source}: no such file of hotwords")
     try:
-        entries = Path(source).read_text(encoding="utf-8").splitlines() if is_file else source.split(",")
+        entries = Path(source).read_text(encoding="utf-8-sig").splitlines() if is_file else source.split(",")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: hotwords cannot be read as UTF-8 text: {error}") from error
     words = [entry.strip() for entry in entries if entry.strip() and not entry.lstrip().startswith("#")]
@@ -137,26 +137,28 @@ def _automaton(words: Sequence[tuple[tuple[int, ...], float]], starts: Tensor) -
         worth[node] = value
     ends = starts.clone()
     ends[END] = True
-    paid = [0.0] * len(children)  # what shorter words on the way to a node have earned
-    for node, branches in enumerate(children):  # a child always comes after its parent
-        for token, child in branches.items():
-            paid[child] = worth[node] if worth[node] and bool(ends[token]) else paid[node]
     following = torch.zeros(len(children), len(starts), dtype=torch.int64)
-    _link(children, following)
-    before, earned = torch.tensor(paid), torch.tensor(worth)
-    held = (torch.tensor(share) - before).clamp(min=0.0)
-    earned = torch.where(earned > 0, earned - before, 0.0)[:, None] * ends
-    return following, held[following] - held[:, None] + earned
+    paid = [0.0] * len(children)  # what words on the way to a node have earned, at its beginning or within it
+    earned = [0.0] * len(children)  # what is earned at a node where the next word begins
+    for node, shorter in _link(children, following):
+        earned[node] = max(0.0, worth[node] - paid[node]) if worth[node] else earned[shorter]
+        for token, child in children[node].items():
+            paid[child] = paid[node] + earned[node] * bool(ends[token])
+    held = (torch.tensor(share) - torch.tensor(paid)).clamp(min=0.0)
+    return following, held[following] - held[:, None] + torch.tensor(earned)[:, None] * ends
 
 
-def _link(children: list[dict[int, int]], following: Tensor) -> None:
-    """Fill in where each token leads: on in the word, or to the longest end of the text that begins a word."""
-    queue = deque((child, 0) for child in children[0].values())
-    for token, child in children[0].items():
-        following[0, token] = child
+def _link(children: list[dict[int, int]], following: Tensor) -> Iterator[tuple[int, int]]:
+    """Fill in where each token leads: on in the word, or to the longest end of the text that begins a word.
+
+    Yields:
+        Each node with the one of that longest end, shorter ones first.
+    """
+    queue = deque([(0, 0)])
     while queue:
         node, shorter = queue.popleft()
+        yield node, shorter
         following[node] = following[shorter]
         for token, child in children[node].items():
-            queue.append((child, int(following[shorter, token])))
+            queue.append((child, int(following[shorter, token]) if node else 0))
             following[node, token] = child

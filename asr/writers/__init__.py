@@ -14,6 +14,7 @@ from asr.writers.plain import to_json, to_tsv, to_txt
 from asr.writers.subtitles import SubtitleOptions, to_srt, to_vtt
 
 __all__ = [
+    "BY_RECORDING",
     "ENDINGS",
     "FORMATS",
     "MANY_IN_ONE",
@@ -25,18 +26,19 @@ __all__ = [
     "write",
 ]
 
-FORMATS: dict[str, Callable[[Transcript, SubtitleOptions], str]] = {
-    "txt": lambda transcript, _: to_txt(transcript),
-    "json": lambda transcript, _: to_json(transcript),
-    "srt": to_srt,
-    "vtt": to_vtt,
-    "tsv": lambda transcript, _: to_tsv(transcript),
-    "ctm": lambda transcript, _: to_ctm(transcript),
-    "stm": lambda transcript, _: to_stm(transcript),
-    "textgrid": lambda transcript, _: to_textgrid(transcript),
+FORMATS: dict[str, Callable[[Transcript, SubtitleOptions, str], str]] = {
+    "txt": lambda transcript, *_: to_txt(transcript),
+    "json": lambda transcript, *_: to_json(transcript),
+    "srt": lambda transcript, subtitles, _: to_srt(transcript, subtitles),
+    "vtt": lambda transcript, subtitles, _: to_vtt(transcript, subtitles),
+    "tsv": lambda transcript, *_: to_tsv(transcript),
+    "ctm": lambda transcript, _, recording: to_ctm(transcript, recording),
+    "stm": lambda transcript, _, recording: to_stm(transcript, recording),
+    "textgrid": lambda transcript, *_: to_textgrid(transcript),
 }
 ENDINGS = {name: name for name in FORMATS} | {"textgrid": "TextGrid"}  # Praat spells it like that
 MANY_IN_ONE = frozenset({"txt", "json", "ctm", "stm"})  # formats of which several may follow each other in one file
+BY_RECORDING = frozenset({"ctm", "stm"})  # formats whose lines name their recording
 NEED_WORDS = frozenset({"srt", "vtt", "ctm", "textgrid"})  # formats that are made from word times
 
 
@@ -59,24 +61,30 @@ def parse_formats(formats: str, directory: Path | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def render(transcript: Transcript, format: str, subtitles: SubtitleOptions | None = None) -> str:
+def render(transcript: Transcript, format: str, subtitles: SubtitleOptions | None = None, recording: str = "") -> str:
     """Give a transcript as the text of a file.
 
     Args:
         transcript: what to write.
         format: a key of FORMATS.
         subtitles: how srt and vtt cut the text into cues.
+        recording: what ctm and stm call it; by default the file's name without ending.
 
     Raises:
         ConfigError: there is no such format, or it needs word times and the transcript has none.
     """
     if format not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    return FORMATS[format](transcript, subtitles or SubtitleOptions())
+    return FORMATS[format](transcript, subtitles or SubtitleOptions(), recording)
 
 
 def write(
-    transcript: Transcript, directory: str | Path, format: str, stem: str, subtitles: SubtitleOptions | None = None
+    transcript: Transcript,
+    directory: str | Path,
+    format: str,
+    stem: str,
+    subtitles: SubtitleOptions | None = None,
+    recording: str = "",
 ) -> Path:
     """Write one transcript, whole or not at all.
 
@@ -86,6 +94,7 @@ def write(
         format: a key of FORMATS.
         stem: file name without ending, from `unique_stems`.
         subtitles: how srt and vtt cut the text into cues.
+        recording: as for `render`.
 
     Returns:
         The file.
@@ -94,7 +103,7 @@ def write(
         WriteError: the file cannot be written.
         ConfigError: as `render`.
     """
-    content = render(transcript, format, subtitles)
+    content = render(transcript, format, subtitles, recording)
     # Only the last part counts, by either system's separators, so that no stem can lead out of the folder.
     path = Path(directory) / f"{_name(stem)}.{ENDINGS[format]}"
     write_file(path, content)

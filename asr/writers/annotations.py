@@ -12,15 +12,15 @@ Interval = tuple[int, int, str]
 """Start and end in milliseconds, and the text."""
 
 
-def to_ctm(transcript: Transcript) -> str:
+def to_ctm(transcript: Transcript, recording: str = "") -> str:
     """One line for each word: recording, channel, start, duration, word, confidence (`ctm(5)` of SCTK).
 
-    Times are in seconds. The recording is the file's name without ending; blanks in it become `_`.
+    Times are in seconds. The recording is by default the file's name without ending; blanks in it become `_`.
 
     Raises:
         ConfigError: the transcript has no word times.
     """
-    recording = f"{_recording(transcript)} {transcript.channel or 1}"
+    recording = f"{_recording(transcript, recording)} {transcript.channel or 1}"
     lines = []
     for word in _words(transcript, "ctm"):
         start, end = round(1000 * word.start), round(1000 * word.end)
@@ -30,9 +30,9 @@ def to_ctm(transcript: Transcript) -> str:
     return "".join(lines)
 
 
-def to_stm(transcript: Transcript) -> str:
+def to_stm(transcript: Transcript, recording: str = "") -> str:
     """One line for each segment: recording, channel, speaker, start, end, text (`stm(5)` of SCTK)."""
-    recording = f"{_recording(transcript)} {transcript.channel or 1} unknown"
+    recording = f"{_recording(transcript, recording)} {transcript.channel or 1} unknown"
     segments = [segment for segment in transcript.segments if segment.text.strip()]
     return "".join(
         f"{recording} {segment.start:.3f} {segment.end:.3f} {' '.join(segment.text.split())}\n" for segment in segments
@@ -79,8 +79,8 @@ def _words(transcript: Transcript, format: str) -> list[Word]:
     return [word for segment in transcript.segments for word in segment.words]
 
 
-def _recording(transcript: Transcript) -> str:
-    return _joined(Path(transcript.source).stem) or "audio"
+def _recording(transcript: Transcript, name: str) -> str:
+    return _joined(name or Path(transcript.source).stem) or "audio"
 
 
 def _joined(text: str) -> str:

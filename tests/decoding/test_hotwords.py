@@ -162,3 +162,43 @@ def test_recall_of_rare_words_goes_up_without_inventions(heard, mode):
     assert more_hits > hits or hits > 0.95 * spoken
     assert more_invented <= invented
     assert more_repeated <= repeated + (mode == "attention")  # a weak decoder says "herself the herself" once
+
+
+def test_a_word_within_a_longer_one_counts_where_the_longer_one_does_not_go_on():
+    """`york` is within `new york city`; text that leaves the longer one must not lose it."""
+    words = automaton(["york", "new york city"], 1.0)
+    york, city = len(TOKENIZER.encode("york")), len(TOKENIZER.encode("new york city"))
+    for text, expected in (
+        ("new york", york),
+        ("new york a", york),
+        ("york", york),
+        ("new york city", city),  # the longer one's worth is all there is
+        ("new york city york", city + york),
+        ("new yorkd", 0),
+        ("a york b new york", 2 * york),
+    ):
+        assert given_bonus(words, text) == pytest.approx(expected), text
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    listed=st.lists(st.sampled_from([*WORDS, "york", "a b", "b", "new york d"]), min_size=1, max_size=5, unique=True),
+    text=st.lists(st.sampled_from(["ann", "anna", "new", "york", "a", "b", "d"]), max_size=7),
+)
+def test_nothing_lent_is_kept_and_every_listed_word_that_ends_the_text_is_earned(listed, text):
+    total = given_bonus(automaton(listed, 1.0), " ".join(text))
+    found = [len(TOKENIZER.encode(word)) for word in listed if f" {word} " in f" {' '.join(text)} "]
+    assert total >= max(found, default=0) - 1e-4
+    assert total <= len(TOKENIZER.encode(" ".join(text))) * len(listed) + 1e-4
+    if not found:
+        assert total == pytest.approx(0.0, abs=1e-4)
+
+
+def test_names_with_strokes_and_files_with_a_mark(tmp_path):
+    assert read_hotwords("AC/DC,Metallica") == ["AC/DC", "Metallica"]
+    assert read_hotwords("AC/DC") == ["AC/DC"]
+    path = tmp_path / "words.txt"
+    path.write_text("\ufeff# names of our town\nann\n", encoding="utf-8")
+    assert read_hotwords(str(path)) == ["ann"]
+    with pytest.raises(ConfigError, match="no such file"):
+        read_hotwords(f"{tmp_path}/gone")

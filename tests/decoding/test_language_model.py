@@ -353,6 +353,8 @@ def test_a_neural_model_takes_part_in_every_mode_and_batched_is_as_alone(mode):
         (b"\\data\\\nngram 1\n\n", "damaged"),
         (b"\\data\\\nngram 1=1\n\n\\1-grams:\nnan <unk>\n\n\\end\\\n", "weights that are no numbers"),
         (b"\xff\xfe\x00", "damaged"),
+        (b"\\data\\\nngram 1=1" + b"0" * 70_000, "a line of 65536 characters or more"),
+        (b"\\data\\\nngram 1=1000000000\n\n\\1-grams:\n", "1000000000 words, more than the"),
     ],
 )
 def test_damaged_files_are_one_line(tmp_path, content, message):
