@@ -22,7 +22,8 @@ class DecodingOptions:
     beam_size: int = 10
     """Hypotheses kept side by side; 1 is greedy. `ctc` has none."""
     nbest: int = 1
-    """Hypotheses returned for each utterance, at most `beam_size`."""
+    """Hypotheses returned for each utterance, at most `beam_size`. More than one are ranked by exact sums over CTC's
+    alignments, which one alone is not with an n-gram model: the first may then be another."""
     candidates: int = 0
     """Next tokens considered for each frame (`ctc_beam`) or hypothesis (`joint`); 0 for 1.5 times the beam, or 40 in
     `ctc_beam` where that is more."""
