@@ -128,6 +128,10 @@ def test_channels_are_heard_one_by_one(english, speech, data, tmp_path):
         assert found.channel == channel
         assert found.segments == english.transcribe((samples, 16_000)).segments
         assert found.to_dict()["channel"] == channel
+        assert tuple(english.stream(path, channel=channel)) == found.segments
+        text = "knit two together twice"
+        assert english.align(path, text, channel=channel).segments == english.align((samples, 16_000), text).segments
+    assert asr.load(vad=False).voice is None
     with pytest.raises(AudioError, match="has no channel 3: it has 2"):
         english.transcribe(path, channel=3)
     assert english.transcribe(path).channel is None

@@ -125,10 +125,28 @@ def test_command_writes_reports_and_the_manifest_without_offenders(asr, manifest
     assert [each.id for each in Manifest.load(tmp_path / "again.jsonl")] == rows[:2]
 
 
+def test_a_model_finds_what_was_not_said_and_what_cannot_be(asr, manifest, tmp_path):
+    rows = list(manifest)
+    long, other = rows[2], rows[9]
+    wrong = [replace(long, text=other.text), replace(rows[0], text=" ".join([rows[0].text] * 12)), *rows[3:9]]
+    write_manifest(tmp_path / "train.jsonl", wrong)
+    code, _ = asr(tmp_path / "train.jsonl", "--model", "embedded", "--json", tmp_path / "found.json")
+    assert code == 1
+    found = json.loads((tmp_path / "found.json").read_text())["findings"]
+    kinds = {(finding["kind"], finding["id"]) for finding in found}
+    assert {("implausible", long.id), ("infeasible", rows[0].id)} <= kinds
+
+
 def test_wrong_commands_are_refused_before_the_work(asr, manifest, tmp_path):
     path = spoil(manifest, tmp_path)
+    other, link = tmp_path / "dev.jsonl", tmp_path / "link.jsonl"
+    other.write_bytes(path.read_bytes())
+    link.symlink_to(path.name)
+    before = path.read_bytes(), other.read_bytes()
     for arguments, message in [
         ((path, "--write-clean", path), "must name another place"),
+        ((path, other, "--write-clean", tmp_path), "must name another place"),
+        ((path, "--write-clean", link), "must name another place"),
         ((path, "--write-clean", tmp_path), "is a folder"),
         ((path, path, "--write-clean", tmp_path / "o"), "two manifests have the same"),
         ((tmp_path / "gone.jsonl",), "no such manifest"),
@@ -140,6 +158,7 @@ def test_wrong_commands_are_refused_before_the_work(asr, manifest, tmp_path):
         assert code == 2, output
         assert message in output
         assert "Traceback" not in output
+    assert (path.read_bytes(), other.read_bytes()) == before
 
 
 def test_nothing_is_written_where_nothing_is_left(asr, manifest, tmp_path):

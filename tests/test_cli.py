@@ -16,6 +16,7 @@ import soundfile
 from asr.cli import main
 from asr.cli.terminal import console
 from asr.model import checkpoint
+from asr.normalize import get_normalizer
 from asr.tokenizer import BLANK
 
 
@@ -136,6 +137,30 @@ def test_resume_does_only_what_is_missing(asr, trained, archive, tmp_path):
     twins = asr("transcribe", archive / "a.flac", archive / "2024" / "a.flac", *command[2:])
     assert twins.returncode == 2
     assert "--resume cannot tell inputs of one name apart" in twins.stderr
+
+
+def test_resume_looks_at_every_format(asr, trained, data, tmp_path):
+    soundfile.write(tmp_path / "a.wav", *soundfile.read(data / "1737-146161-0009.flac"))
+    out = tmp_path / "out"
+    command = ("transcribe", tmp_path / "a.wav", "--model", trained, "--output-dir", out, "--format", "srt,json")
+    assert asr(*command).returncode == 0
+    (out / "a.json").unlink()
+    assert "already" not in asr(*command, "--resume").stderr
+    assert (out / "a.json").is_file()
+    os.utime(out / "a.json", (1, 1))
+    assert "already" not in asr(*command, "--resume").stderr
+    assert "1 outputs were there already" in asr(*command, "--resume").stderr
+
+
+def test_a_rate_with_unreadable_files_is_no_success(asr, trained, data, tmp_path):
+    rows = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()[:2]]
+    rows[0]["audio_filepath"] = str(data / rows[0]["audio_filepath"])
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))  # the second is not there
+    result = asr("evaluate", "--manifest", tmp_path / "m.jsonl", "--model", trained)
+    assert result.returncode == 1
+    assert "1 files cannot be read" in result.stderr
+    assert "raw WER" in result.stdout
+    assert f"normalizer basic {get_normalizer('basic').hash}" in result.stdout.replace("normaliser", "normalizer")
 
 
 def test_resume_does_anew_what_is_older_than_its_recording_or_has_no_page(asr, trained, data, tmp_path):

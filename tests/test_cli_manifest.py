@@ -153,3 +153,16 @@ def test_split_overwrites_nothing(asr, tmp_path):
     assert refused.code == 2
     assert "is there already" in refused.err
     assert len(Manifest.load(tmp_path / "train.jsonl")) == len(Manifest.load(SHIPPED))
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_manifest_that_is_read_is_not_replaced(asr, tmp_path, link):
+    source, target = tmp_path / "m.jsonl", tmp_path / "link.jsonl"
+    write_manifest(source, Manifest.load(SHIPPED))
+    before = source.read_bytes()
+    target.symlink_to(source.name)
+    for verb in (("filter", source, "--min-duration", 3), ("merge", source, SHIPPED)):
+        refused = asr(*verb, "--output", target if link else source)
+        assert refused.code == 2
+        assert "is read itself: --output must name another file" in refused.err
+        assert source.read_bytes() == before

@@ -24,7 +24,7 @@ from asr.datamodule import (
     utterance_seeds,
 )
 from asr.errors import ConfigError, DataError
-from asr.manifest import write_manifest
+from asr.manifest import Manifest, write_manifest
 from asr.training.follow_data import FollowData
 
 
@@ -190,6 +190,13 @@ def test_validation_is_in_the_same_order_in_every_epoch_and_as_it_was_recorded(d
     for batch in first:
         for name, row, length in zip(batch.ids, batch.waveform, batch.lengths, strict=True):
             assert np.array_equal(soundfile.read(data / f"{name}.flac", dtype="float32")[0], row[:length].numpy())
+
+
+def test_what_workers_share_is_the_table(data, tokenizer):
+    """A list of utterances would be copied to each of them, page by page, as its references are counted."""
+    path = str(data / "manifest.jsonl")
+    loader = SpeechDataModule(DataConfig([path], [path]), tokenizer, 1).train_dataloader()
+    assert isinstance(loader.dataset.manifest, Manifest)
 
 
 def test_long_utterances_are_left_out_of_training_and_counted(data, tokenizer, manifest):

@@ -26,8 +26,11 @@ from examples import make_digits, make_librispeech
 
 from asr.cli import app, main
 from asr.config import compose
+from asr.evaluation.results import check_table
 from asr.manifest import Manifest, write_manifest
+from asr.model import checkpoint
 from asr.training.config import TrainConfig
+from asr.transcriber import EMBEDDED
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*/README.md"))
@@ -345,4 +348,9 @@ def test_documented_commands_run(desk, monkeypatch, capsys):
                 main()
         output = capsys.readouterr()
         assert not ended.value.code, f"{line}: {output.err}"
-    assert {"a.json", "b.json", "report", "words.arpa", "transcripts"} <= {path.name for path in desk.iterdir()}
+    left = {"a.json", "b.json", "report", "words.arpa", "transcripts", "model.onnx"}
+    assert left <= {path.name for path in desk.iterdir()}
+    for name in ("from_embedded", "named", "tuned"):
+        assert checkpoint.describe(desk / "run" / name / "model.safetensors")["about"]["began_with"] == EMBEDDED.name
+    assert "averaged" in checkpoint.describe(desk / "averaged.safetensors")["about"]
+    assert check_table(desk / "recipes" / "an4" / "README.md") == 1

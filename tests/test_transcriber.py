@@ -19,7 +19,7 @@ from asr.decoding import DecodingOptions
 from asr.errors import ConfigError
 from asr.evaluation.wer import score
 from asr.normalize import get_normalizer
-from asr.segmentation import LONGEST
+from asr.segmentation import LONGEST, plan_chunks
 from asr.tokenizer import BLANK, END
 from asr.transcriber import WINDOW_SECONDS, Transcriber, choose_device, in_threads
 
@@ -131,7 +131,7 @@ def test_a_stream_begins_before_the_recording_ends(english, talk, monkeypatch):
     assert len(read) <= 60 / 20 + 2
 
 
-def test_memory_does_not_grow_with_the_recording(transcriber, talk, tmp_path):
+def test_memory_does_not_grow_with_the_recording(transcriber, talk, tmp_path, monkeypatch):
     """Forty minutes, 154 MB as samples; tools/benchmark.py long-audio measures ten hours."""
 
     def resident() -> int:
@@ -145,7 +145,21 @@ def test_memory_does_not_grow_with_the_recording(transcriber, talk, tmp_path):
             file.write(talk[: 20 * SAMPLE_RATE])
             file.write(quiet)
     memory: list[int] = []
-    transcript = transcriber.transcribe(tmp_path / "long.wav", progress=lambda _: memory.append(resident()))
+    chunks: list[weakref.ref] = []
+    alive: list[int] = []
+
+    def watched(*arguments):
+        for chunk in plan_chunks(*arguments):
+            chunks.append(weakref.ref(chunk.waveform))
+            yield chunk
+
+    def note(_):
+        memory.append(resident())
+        alive.append(sum(chunk() is not None for chunk in chunks))
+
+    monkeypatch.setattr("asr.transcriber.plan_chunks", watched)
+    transcript = transcriber.transcribe(tmp_path / "long.wav", progress=note)
+    assert max(alive) < len(chunks) / 3
     assert transcript.duration > 2500
     assert len(transcript.segments) >= 8
     assert max(memory[2:]) - memory[1] < 50e6

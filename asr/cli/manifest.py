@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,6 +89,7 @@ def merge(
     from asr.manifest import Manifest, write_manifest
     from asr.subsets import merge as chain
 
+    _check_target(output, manifests)
     loaded = {path.absolute().parent.name: Manifest.load(path, others=True) for path in manifests}
     if len(loaded) < len(manifests):
         raise ConfigError("two of these manifests lie in folders of the same name, which tells utterances apart")
@@ -112,6 +114,7 @@ def sift(
     from asr.subsets import Rules
     from asr.subsets import sift as run
 
+    _check_target(output, [manifest])
     rules = Rules(min_duration, max_duration, min_rate, max_rate, text, speaker or [])
     kept, dropped = run(Manifest.load(manifest, others=True), rules)
     for rule, count in dropped.items():
@@ -138,6 +141,14 @@ def shard(
     written = Manifest.load(path)
     console.print(f"{path}: {_size(written)}")
     _report(faults)
+
+
+def _check_target(output: Path, read: Sequence[Path]) -> None:
+    """Refuse to write in the place of a manifest that is read: what is left out would be lost."""
+    from asr.errors import ConfigError
+
+    if os.path.realpath(output) in map(os.path.realpath, read):
+        raise ConfigError(f"{output}: is read itself: --output must name another file")
 
 
 def _parse_shares(text: str) -> dict[str, float]:

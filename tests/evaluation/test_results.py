@@ -66,6 +66,9 @@ def test_rows_are_added_and_replaced(readme, result):
     assert "0.5000 (busy machine)" in text
     assert "0.0100" in text  # the other row is as it was
     assert "50.00 [50.0, 50.0] by 1 utterances" in text
+    for part in ("| 2026-11-23 | abc | english | 2.3 M | CPU, 2 threads |", "attention, beam_size 4", "set/dev.jsonl"):
+        assert part in text
+    assert f"normaliser basic {get_normalizer('basic').hash}" in text
 
 
 @pytest.mark.parametrize(("old", "new"), [("50.00", "5.00"), ("| english", "| better"), ("sha256 ", "sha256 0")])

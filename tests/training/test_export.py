@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from runs import TINY, composed
 
+from asr import files
 from asr.errors import WriteError
 from asr.training.export import ExportBest
 from asr.training.fit import train
@@ -60,7 +61,7 @@ def test_a_checkpoint_knows_the_model_that_was_exported_with_it(eight, tmp_path)
     assert list(state["callbacks"]["ExportBest"]["best"]) == ["epoch-001.safetensors"]
 
 
-def test_a_full_disk_costs_an_export_and_not_the_run(tmp_path, caplog):
+def test_a_full_disk_costs_an_export_and_not_the_run(tmp_path, caplog, monkeypatch):
     def full(path, about):
         raise WriteError(f"{path}: cannot be written: No space left on device")
 
@@ -74,3 +75,13 @@ def test_a_full_disk_costs_an_export_and_not_the_run(tmp_path, caplog):
     export.on_save_checkpoint(trainer, trainer, {"state_dict": weights})
     assert "No space left on device; training goes on" in caplog.text
     assert export.best == {}
+    caplog.clear()
+    (tmp_path / "best").mkdir()
+    (tmp_path / "model.safetensors").write_text("old")
+    monkeypatch.setattr(files, "uuid4", lambda: SimpleNamespace(hex="a"))
+    (tmp_path / ".a-model.safetensors").symlink_to("/dev/full")
+    export.save = lambda path, about: path.write_text("new")
+    export.on_validation_end(trainer, trainer)
+    export.on_save_checkpoint(trainer, trainer, {"state_dict": weights})
+    assert "model.safetensors: cannot be written: No space left on device" in caplog.text
+    assert (tmp_path / "model.safetensors").read_text() == "old"

@@ -139,6 +139,15 @@ def test_validation_gives_the_rate_of_evaluation_and_before_the_first_step_the_s
         torch.testing.assert_close(weight, original.state_dict()[name], atol=1e-6, rtol=0)
 
 
+def test_validation_searches_as_the_run_says(eight, tmp_path):
+    search = ("decoding.mode=ctc_beam", "decoding.length_bonus=-5")
+    config = composed("mini_librispeech", eight, tmp_path / "run", *STILL, *search)
+    tuned = checkpoint.describe(train(config, init_from=EMBEDDED))["about"]["metrics"]["wer"]
+    model = checkpoint.load(EMBEDDED)[0]
+    assert tuned == pytest.approx(evaluate(Transcriber(model, config.decoding), Manifest.load(eight))["wer"], abs=1e-6)
+    assert tuned != pytest.approx(evaluate(Transcriber(model), Manifest.load(eight))["wer"], abs=1e-3)
+
+
 def test_a_run_that_makes_its_source_worse_says_so(eight, tmp_path, caplog):
     steps = ("training.epochs=1", "training.average_decay=0", "optimizer.warmup_steps=1", "data.batch_seconds=20")
     config = composed("mini_librispeech", eight, tmp_path / "run", *steps, "optimizer.learning_rate=0.05")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -136,6 +137,7 @@ def test_what_a_run_logs(eight, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.setattr(progress, "EVERY", 0.0)
     monkeypatch.setattr(meter, "MOST_WAITING", 0.0)
     train(composed("mini_librispeech", tmp_path / "train.jsonl", tmp_path / "run", *SMALL, *steps))
+    assert "of the time went by waiting for data; more data.workers help" in caplog.text
     output = capsys.readouterr()
     lines = [line for line in output.err.splitlines() if line.startswith("epoch ")]  # no terminal here
     assert "it/s" not in output.out + output.err  # nor a bar
@@ -154,6 +156,22 @@ def test_what_a_run_logs(eight, tmp_path, monkeypatch, capsys, caplog):
         assert 0 < float(row["speed/data_wait"]) < 1
         assert 0 <= float(row["speed/padding"]) < 1
         assert float(row["speed/peak_gigabytes"]) > 0.1
+
+
+def test_waiting_and_padding_are_shares_of_the_whole(monkeypatch):
+    """Two batches of 1 s of work each, 3 s apart; half of the first is padding."""
+    clock = iter([0.0, 0.0, 1.0, 4.0, 5.0])
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(meter, "EVERY", 2)
+    watch, logged, trainer = meter.Meter(), {}, SimpleNamespace(world_size=2)
+    module = SimpleNamespace(log=lambda name, value, **_: logged.update({name: value}))
+    for seconds in (1, 2):
+        batch = SimpleNamespace(lengths=torch.tensor([16_000 * seconds]), waveform=torch.zeros(1, 32_000))
+        watch.on_train_batch_start(trainer, module, batch, 0)
+        watch.on_train_batch_end(trainer, module, None, batch, 0)
+    assert logged["speed/data_wait"] == pytest.approx(3 / 5)
+    assert logged["speed/padding"] == pytest.approx(1 / 4)
+    assert logged["speed/audio_hours_per_hour"] == pytest.approx(2 * 3 / 5)
 
 
 def test_a_recording_that_a_worker_cannot_read_is_one_line(eight, tmp_path):

@@ -50,11 +50,27 @@ def test_a_measured_budget_holds_for_batches_that_were_not_measured(tokenizer):
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def test_an_outlier_is_left_out_before_the_first_step(eight, tmp_path, monkeypatch, caplog):
+def test_half_of_the_free_memory_is_spent_beside_what_the_optimiser_takes(tokenizer, monkeypatch):
+    model, cpu = Recognizer(small_config(), tokenizer), torch.device("cpu")
+    weights = sum(weight.numel() for weight in model.parameters())
+    monkeypatch.setattr(memory, "fit_cost", lambda costs: (0.0, 1.0, 0.0))
+    for free in (1e9, 2e9):
+        monkeypatch.setattr(memory, "_free", lambda device, free=free: free)
+        budget = measure_budget(model, 2.0, 2.0, 10.0, cpu, "32-true")
+        assert budget.limit == pytest.approx((free - 4 * 4 * weights) * 0.5)
+
+
+@pytest.mark.parametrize("slowest", [1.0, 0.9])
+def test_an_outlier_is_left_out_before_the_first_step(eight, tmp_path, monkeypatch, caplog, slowest):
     """Under a cap that holds all but the longest utterance, every batch keeps within it and no step fails."""
     utterances = sorted(Manifest.load(eight), key=lambda utterance: utterance.duration)
-    cap = utterances[-1].duration - 0.01
-    monkeypatch.setattr(fit, "measure_budget", lambda *arguments: Budget(cap))
+    cap = utterances[-1].duration / slowest - 0.01
+
+    def measured(model, longest, *others):
+        assert longest == pytest.approx(utterances[-1].duration / slowest)
+        return Budget(cap)
+
+    monkeypatch.setattr(fit, "measure_budget", measured)
     real, seen = Recognizer.loss, []
 
     def watched(self, batch):
@@ -63,7 +79,7 @@ def test_an_outlier_is_left_out_before_the_first_step(eight, tmp_path, monkeypat
         return real(self, batch)
 
     monkeypatch.setattr(Recognizer, "loss", watched)
-    settings = (*TINY, "data.batch_seconds=auto", "data.speeds=[1.0]", "training.epochs=1")
+    settings = (*TINY, "data.batch_seconds=auto", f"data.speeds=[{slowest},1.0]", "training.epochs=1")
     fit.train(composed("mini_librispeech", eight, tmp_path / "run", *settings))
     assert f"{utterances[-1].id} does not fit into memory even alone" in caplog.text
     assert 0 < max(seen) <= cap + 1e-3

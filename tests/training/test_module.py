@@ -92,6 +92,14 @@ def test_a_step_without_finite_gradient_changes_nothing_and_names_its_utterances
     assert sorted(lines[0]["ids"]) == sorted(utterance.id for utterance in Manifest.load(eight))
 
 
+def test_bad_steps_with_good_ones_between_end_no_run(eight, tmp_path, monkeypatch):
+    poison(monkeypatch, {0, 2, 4})
+    steps = ("data.batch_seconds=1000", "training.epochs=6", "training.most_skipped=2")
+    train(composed("mini_librispeech", eight, tmp_path / "run", *PLAIN, *steps))
+    lines = (tmp_path / "run" / "nonfinite.jsonl").read_text().splitlines()
+    assert len(lines) == 3
+
+
 def test_a_run_of_bad_steps_is_given_up_with_advice(eight, tmp_path, monkeypatch):
     poison(monkeypatch, set(range(100)))
     steps = ("data.batch_seconds=9", "training.most_skipped=3")

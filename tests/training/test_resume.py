@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from examples import heed_interrupts
 from runs import TINY, composed
 
 from asr import files
@@ -71,15 +72,21 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_bits(eight, tmp_pa
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     subprocess.run(command(eight, whole), check=True, env=ONE_THREAD, capture_output=True)
     begin = command(eight, stopped)
-    for more, step, number, code in (([], 2, signal.SIGKILL, -9), (["--resume"], 9, signal.SIGTERM, 143)):
+    stops = (([], 2, signal.SIGKILL, -9), (["--resume"], 5, signal.SIGINT, 130), (["--resume"], 9, signal.SIGTERM, 143))
+    for more, step, number, code in stops:
         process = subprocess.Popen(
-            [*begin, *more], env=ONE_THREAD, stderr=subprocess.PIPE, text=True, start_new_session=True
+            [*begin, *more],
+            env=ONE_THREAD,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
         wait_for_step(stopped, step, process)
         os.killpg(process.pid, number)  # its workers, too: so do Ctrl-C, and SLURM
         _, said = process.communicate(timeout=120)
         assert process.returncode == code, said
-        assert ("go on with --resume" in said) == (number == signal.SIGTERM)
+        assert ("go on with --resume" in said) == (number != signal.SIGKILL)
     subprocess.run([*begin, "--resume"], check=True, env=ONE_THREAD, capture_output=True)
     assert fingerprint(stopped) == fingerprint(whole)
 
