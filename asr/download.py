@@ -80,6 +80,9 @@ def download(url: str, path: Path) -> Path:
                     progress.advance(task, len(block))
     except (http.client.HTTPException, OSError) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code == 416:
+            if error.headers.get("Content-Range") == f"bytes */{start}":  # interrupted after the last byte
+                part.replace(path)
+                return path
             part.unlink()  # what is there does not fit what the server has
         raise DataError(f"{url}: download failed: {error}; run again to go on, or give --source") from error
     received = part.stat().st_size

@@ -148,21 +148,23 @@ def measure(utterances: Sequence[Utterance], faults: list[str]) -> list[Utteranc
     Returns:
         The utterances that have a duration.
     """
-    good: list[Utterance] = []
+    unknown = [utterance for utterance in utterances if not utterance.duration]
+    measured: list[float | str] = []
     with ThreadPoolExecutor(8) as pool, progress_bar() as progress:
-        task = progress.add_task("reading durations", total=len(utterances))
-        for utterance, seconds in zip(utterances, pool.map(_seconds, utterances), strict=True):
+        task = progress.add_task("reading durations", total=len(unknown))
+        for seconds in pool.map(_seconds, unknown):
             progress.advance(task)
-            if isinstance(seconds, str):
-                faults.append(seconds)
-            else:
-                good.append(replace(utterance, duration=seconds))
+            measured.append(seconds)
+    faults += [fault for fault in measured if isinstance(fault, str)]
+    found, good = iter(measured), []
+    for utterance in utterances:
+        seconds = utterance.duration or next(found)
+        if not isinstance(seconds, str):
+            good.append(utterance if utterance.duration else replace(utterance, duration=seconds))
     return good
 
 
 def _seconds(utterance: Utterance) -> float | str:
-    if utterance.duration:
-        return utterance.duration
     try:
         utterance.audio_filepath.encode()
         seconds = duration(utterance.audio_filepath)
@@ -212,7 +214,7 @@ class Step:
 
 
 def plan(
-    corpus: str, source: Path | None, output: Path, run: Path, decoding: str, overrides: Sequence[str]
+    corpus: str, source: Path | None, output: Path, run: Path, search: Sequence[str], overrides: Sequence[str]
 ) -> list[Step]:
     """Lay out the commands that take a corpus to a measured model.
 
@@ -221,7 +223,7 @@ def plan(
         source: where the corpus lies, or None.
         output: folder for the manifests.
         run: folder of the training run, as the composed configuration has it.
-        decoding: how `asr evaluate` searches.
+        search: options of `asr evaluate` that say how it searches.
         overrides: changes to the configuration.
 
     Returns:
@@ -239,7 +241,7 @@ def plan(
     for manifest in manifests:
         if manifest.stem != "train":
             result = run / "results" / f"{manifest.stem}.json"
-            command = ["evaluate", "--model", str(model), "--manifest", str(manifest), "--decoding", decoding]
+            command = ["evaluate", "--model", str(model), "--manifest", str(manifest), *search]
             steps.append(Step("evaluate", [*command, "--json", str(result)], [result], newer_than=model))
     return steps
 

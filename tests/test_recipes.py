@@ -53,7 +53,9 @@ class Server(http.server.BaseHTTPRequestHandler):
             return self.send_error(404)
         start = int(re.findall(r"\d+", self.headers["Range"])[0]) if self.headers["Range"] and cls.ranges else 0
         if start >= len(content):
-            return self.send_error(416)
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            return self.end_headers()
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
@@ -402,6 +404,13 @@ def test_download_starts_again_when_the_rest_does_not_fit(tmp_path: Path, server
     (tmp_path / "f.part").write_bytes(b"something longer than that")
     with pytest.raises(DataError, match="416"):
         download(f"{url}/f", tmp_path / "f")
+    assert download(f"{url}/f", tmp_path / "f").read_bytes() == b"0123456789"
+
+
+def test_a_part_that_is_whole_is_not_fetched_again(tmp_path: Path, server: tuple[str, type[Server]]) -> None:
+    url, handler = server
+    handler.files = {"/f": b"0123456789"}
+    (tmp_path / "f.part").write_bytes(b"0123456789")
     assert download(f"{url}/f", tmp_path / "f").read_bytes() == b"0123456789"
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from asr.cli.terminal import complain, console
 from asr.config import suggest
 from asr.errors import AsrError, ConfigError
+
+if TYPE_CHECKING:
+    from asr.decoding.options import DecodingOptions
 
 
 def recipe(
@@ -48,7 +52,7 @@ def recipe(
     wanted = [name for name in STAGES if name in (stage or STAGES)]
     for position, name in enumerate(wanted):
         # Laid out anew for each stage: what is evaluated depends on what was prepared.
-        steps = plan(corpus, source, manifests, Path(config.run), config.decoding.mode, changes)
+        steps = plan(corpus, source, manifests, Path(config.run), _search(config.decoding), changes)
         steps = [step for step in steps if step.stage == name]
         if dry_run:
             for line in show(steps):
@@ -65,6 +69,16 @@ def recipe(
             again = shlex.join(["asr", "recipe", corpus, *rest, *given, *(overrides or [])])
             console.print(f"go on with: {again}")
             raise typer.Exit(2 if isinstance(error, AsrError) else 130) from error
+
+
+def _search(decoding: DecodingOptions) -> list[str]:
+    """Have the finished model measured by the search that validation was told to use."""
+    from asr.decoding.options import DecodingOptions
+
+    usual = asdict(DecodingOptions())
+    changed = {key: value for key, value in asdict(decoding).items() if key != "mode" and value != usual[key]}
+    settings = [word for key, value in changed.items() for word in ("--search", f"{key}={value}")]
+    return ["--decoding", decoding.mode, *settings]
 
 
 def _manifests(output: Path | None) -> list[str]:

@@ -64,7 +64,8 @@ class TrainingConfig:
     seed: int = 1
     """Seed of initial weights, order and augmentation."""
     average_decay: float = 0.999
-    """Decay of the running weight average that is validated, saved and shipped; 0 turns it off."""
+    """Decay of the running weight average that is validated, saved and shipped, less in the first steps; 0 turns it
+    off."""
     validate_every: int = 1
     """Epochs from one validation to the next; the last is always validated."""
     patience: int = 0

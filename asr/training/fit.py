@@ -22,7 +22,7 @@ from pathlib import Path
 import lightning
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -38,6 +38,7 @@ from asr.model import checkpoint as checkpoints
 from asr.model.config import ModelConfig
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import Tokenizer, TokenizerConfig
+from asr.training.averaging import RunningAverage
 from asr.training.config import FinetuneConfig, TrainConfig, TrainingConfig
 from asr.training.diagnosis import Diagnosis
 from asr.training.export import ExportBest
@@ -178,7 +179,7 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
     training = config.training
     callbacks: list[Callback] = [FollowData(data), SkipNonFinite(run / "nonfinite.jsonl", training.most_skipped)]
     if training.average_decay:
-        callbacks.append(EMAWeightAveraging(decay=training.average_decay))
+        callbacks.append(RunningAverage(training.average_decay))
     if training.patience:
         callbacks.append(EarlyStopping("valid/wer", patience=training.patience, min_delta=1e-6))
     callbacks += [

@@ -19,7 +19,7 @@ import lightning
 import numpy as np
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -36,6 +36,7 @@ from asr.model import checkpoint as checkpoints
 from asr.model.language_model import LanguageModelConfig, NeuralLanguageModel
 from asr.model.language_model_file import save_language_model
 from asr.tokenizer import END, START, Tokenizer
+from asr.training.averaging import RunningAverage
 from asr.training.config import OptimizerConfig, TrainingConfig
 from asr.training.export import ExportBest
 from asr.training.optimizers import configured_rates, make_optimizer, make_schedule, set_rates
@@ -228,7 +229,7 @@ def train_language_model(config: LanguageModelRun, recognizer: Path, resume: boo
         clocked(facts, training.epochs),
         lambda path, about: save_language_model(path, scratch, tokenizer, about),
     )
-    callbacks: list[Callback] = [EMAWeightAveraging(decay=training.average_decay)] if training.average_decay else []
+    callbacks: list[Callback] = [RunningAverage(training.average_decay)] if training.average_decay else []
     callbacks += [export, show_progress()]
     logger = CSVLogger(run, name="", version="")
     trainer = make_trainer(run, training, config.optimizer, callbacks, devices=1, logger=logger)

@@ -6,11 +6,13 @@ asr prepare aishell --source /corpora/aishell --output data/aishell
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from lhotse.recipes import download_aishell, prepare_aishell
+from lhotse.recipes import prepare_aishell
 
 from asr.corpora import Corpus, from_lhotse, lhotse_reads
+from asr.download import fetch, unpack
 
 SPLITS = ("train", "dev", "test")
 LAYOUT = "the folder with data_aishell in it, whose wav/train, wav/dev and wav/test are unpacked"
@@ -18,9 +20,21 @@ MIRROR = "https://www.openslr.org/resources"
 
 
 def download(folder: Path) -> Path:
-    """Fetch the corpus, 15 GB, and unpack the archive of each speaker in it."""
-    with lhotse_reads([]):
-        return download_aishell(folder, base_url=MIRROR)
+    """Fetch the corpus, 15 GB, and unpack the archive of each speaker in it: some 35 GB while that is done."""
+    root = fetch(f"{MIRROR}/33/data_aishell.tgz", folder / "aishell")
+    wav = root / "data_aishell" / "wav"
+    for archive in sorted(wav.glob("*.tar.gz")):  # of those that an interrupted run has left
+        opened = wav / f"{archive.name}.opened"
+        shutil.rmtree(opened, ignore_errors=True)
+        unpack(archive, opened)
+        for speaker in opened.glob("*/*"):  # train/S0002
+            target = wav / speaker.relative_to(opened)
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            speaker.replace(target)
+        shutil.rmtree(opened)
+        archive.unlink()
+    return root
 
 
 def read(source: Path) -> Corpus:

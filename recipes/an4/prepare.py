@@ -16,7 +16,7 @@ from asr.manifest import Utterance
 LINE = re.compile(r"(?:<s>)?(?P<text>[^(]*?)(?:</s>)?\s*\((?P<name>[^()]+)\)")
 SPLITS = ("train", "dev", "test")
 LAYOUT = "the folder an4, with etc/an4_train.transcription and wav in it"
-MIRROR = "http://www.speech.cs.cmu.edu/databases/an4"
+MIRROR = "https://huggingface.co/datasets/espnet/an4/resolve/main"  # the university's own server is gone
 
 
 def download(folder: Path) -> Path:

@@ -15,7 +15,8 @@ from asr.exchange.tables import read_common_voice
 SPLITS = ("train", "dev", "test")
 LAYOUT = "the folder of one language, with train.tsv (or validated.tsv) and clips in it"
 OBTAIN = (
-    "Common Voice asks each user to agree to its terms: get a language at https://commonvoice.mozilla.org/datasets, "
+    "Common Voice asks each user to sign in and agree to its terms: get a language at "
+    "https://datacollective.mozillafoundation.org (older releases: https://commonvoice.mozilla.org/datasets), "
     "unpack it, and give the folder with train.tsv in it as --source"
 )
 

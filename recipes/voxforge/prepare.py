@@ -33,13 +33,13 @@ def _read_submission(prompts: Path, corpus: Corpus) -> None:
     folder = prompts.parents[1]
     name = folder.name.split("-")[0].lower()
     speaker = folder.name.lower() if name == "anonymous" else name  # the nameless are many
-    for line in prompts.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in filter(str.strip, prompts.read_text(encoding="utf-8", errors="replace").splitlines()):
         path, _, text = line.strip().partition(" ")
         stem = Path(path).name
         files = [folder / kind[1:] / f"{stem}{kind}" for kind in KINDS]
         audio = next((file for file in files if file.is_file()), None)
         if audio is None or not text.strip():
-            corpus.faults.append(f"{prompts}: {stem or 'an empty line'} lacks audio or text")
+            corpus.faults.append(f"{prompts}: {stem} lacks audio or text")
         else:
             words = " ".join(text.split())
             corpus.splits["train"].append(

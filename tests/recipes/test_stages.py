@@ -100,7 +100,14 @@ def test_from_corpus_to_error_rate(tmp_path: Path, digits: Path, monkeypatch: py
 
 
 def test_dry_run_shows_commands_that_the_program_has(tmp_path: Path) -> None:
-    steps = plan("an4", Path("my corpus"), tmp_path / "data", tmp_path / "run", "attention", ["training.epochs=3"])
+    steps = plan(
+        "an4",
+        Path("my corpus"),
+        tmp_path / "data",
+        tmp_path / "run",
+        ["--decoding", "attention"],
+        ["training.epochs=3"],
+    )
     lines = show(steps)
     assert f"prepare: asr prepare an4 --source 'my corpus' --output {tmp_path}/data" in lines
     assert [step.stage for step in steps] == ["prepare", "tokenizer", "train", "evaluate", "evaluate"]
@@ -111,9 +118,16 @@ def test_dry_run_shows_commands_that_the_program_has(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.jsonl").touch()
     (tmp_path / "data" / "dev.jsonl").touch()
-    steps = plan("an4", None, tmp_path / "data", tmp_path / "run", "ctc", [])
+    steps = plan("an4", None, tmp_path / "data", tmp_path / "run", [], [])
     assert [step.command[4] for step in steps if step.stage == "evaluate"] == [f"{tmp_path}/data/dev.jsonl"]
     assert show(steps)[0] == "prepare: skipped, done already"
+
+
+def test_a_model_is_measured_by_the_search_of_its_run() -> None:
+    search = ("decoding=rescoring", "decoding.beam_size=20", "decoding.ctc_weight=0.7")
+    code, shown, _ = asr("recipe", "an4", "--source", "corpus", "--dry-run", "--stage", "evaluate", *search)
+    assert code == 0
+    assert "--decoding rescoring --search beam_size=20 --search ctc_weight=0.7 --json" in shown
 
 
 def test_results_of_an_older_model_are_measured_again(tmp_path: Path) -> None:
