@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def average(paths: Sequence[Path]) -> tuple[Recognizer, dict[str, Any]]:
     total = {name: weight.double() for name, weight in model.state_dict().items()}
     for path in paths[1:]:
         other, _ = checkpoint.load(path)
-        if other.config != model.config or other.tokenizer.model != model.tokenizer.model:
+        # Losses and masks are of training alone.
+        alike = replace(other.config, loss=model.config.loss, spec_augment=model.config.spec_augment)
+        if alike != model.config or other.tokenizer.model != model.tokenizer.model:
             raise CheckpointError(f"{path}: has another architecture or tokenizer than {paths[0]}")
         for name, weight in other.state_dict().items():
             total[name] += weight

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from examples import small_config
 
 from asr.errors import CheckpointError
+from asr.features import SpecAugmentConfig
 from asr.model import checkpoint
 from asr.model.average import average
+from asr.model.config import LossConfig
 from asr.model.recognizer import Recognizer
 
 
@@ -21,6 +25,14 @@ def test_the_average_is_the_mean_of_every_weight(tokenizer, tmp_path):
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(weight, torch.stack([state[name] for state in states]).mean(0), atol=1e-6, rtol=0)
     assert about == {"data": {"hours": 1}, "averaged": ["0.safetensors", "1.safetensors", "2.safetensors"]}
+
+
+def test_models_of_other_masks_and_losses_fit_together(tokenizer, tmp_path):
+    other = replace(small_config(), spec_augment=SpecAugmentConfig(time_ratio=0.01), loss=LossConfig(ctc_weight=0.9))
+    for name, config in (("one", small_config()), ("two", other)):
+        checkpoint.save(tmp_path / f"{name}.safetensors", Recognizer(config, tokenizer), {})
+    model, _ = average([tmp_path / "one.safetensors", tmp_path / "two.safetensors"])
+    assert model.config == small_config()
 
 
 def test_models_that_do_not_fit_together_are_refused(tokenizer, tmp_path):
