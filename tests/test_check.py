@@ -127,14 +127,14 @@ def test_command_writes_reports_and_the_manifest_without_offenders(asr, manifest
 
 def test_a_model_finds_what_was_not_said_and_what_cannot_be(asr, manifest, tmp_path):
     rows = list(manifest)
-    long, other = rows[2], rows[9]
-    wrong = [replace(long, text=other.text), replace(rows[0], text=" ".join([rows[0].text] * 12)), *rows[3:9]]
-    write_manifest(tmp_path / "train.jsonl", wrong)
+    rows[5] = replace(rows[5], text=rows[9].text)
+    rows[1] = replace(rows[1], text=" ".join([rows[1].text] * 6))
+    write_manifest(tmp_path / "train.jsonl", rows)
     code, _ = asr(tmp_path / "train.jsonl", "--model", "embedded", "--json", tmp_path / "found.json")
     assert code == 1
     found = json.loads((tmp_path / "found.json").read_text())["findings"]
     kinds = {(finding["kind"], finding["id"]) for finding in found}
-    assert {("implausible", long.id), ("infeasible", rows[0].id)} <= kinds
+    assert {("implausible", rows[5].id), ("infeasible", rows[1].id)} <= kinds
 
 
 def test_wrong_commands_are_refused_before_the_work(asr, manifest, tmp_path):

@@ -209,6 +209,7 @@ SHORT = {
     "SMALL": SMALL,
     "MINI": "data.train=[data/mini_librispeech/train.jsonl] data.valid=[data/mini_librispeech/dev.jsonl]",
     "ONE": "training.devices=1 training.nodes=1",
+    "LETTERS": "model.layers=1 model.dim=16 model.heads=2 model.feed_forward=32 training.epochs=1",
 }
 RUN = """
 asr transcribe tests/data/6848-252323-0001.flac
@@ -255,6 +256,8 @@ asr train --config custom --init-from embedded + SMALL run=run/from_embedded
 asr train --config custom --init-from embedded run=run/tuned + SMALL run=run/named
 asr train --config custom --init-from embedded finetune.tokenizer=extend training.epochs=10 run=run/tuned + SMALL
 asr train --config custom --resume training.epochs=10 run=run/tuned + SMALL training.epochs=2
+asr train --config lm/books 'text=[books.txt]' + LETTERS
+asr train --config lm/books 'text=[books.txt]' tokenizer_from=run/custom/model.safetensors + LETTERS run=run/lm_custom
 asr prepare mini_librispeech --output data/mini_librispeech + --source corpora/LibriSpeech
 asr prepare spoken_digits --output data/spoken_digits + --source corpora/digits
 asr manifest shard data/mini_librispeech/train.jsonl data/shards --hours 2
