@@ -280,7 +280,6 @@ asr train --config librispeech training.devices=8 + TINY ONE
 asr train --config librispeech training.devices=8 training.nodes=4 + TINY ONE run=run/nodes
 asr train --config librispeech training.devices=8 training.strategy=fsdp training.average_decay=0 model.encoder.stochastic_depth=0 + TINY ONE run=run/fsdp
 asr train --config librispeech_100 training.accelerator=gpu training.devices=2 training.strategy=fsdp training.average_decay=0 model.encoder.stochastic_depth=0 + TINY MINI ONE
-asr train --config lm/books + text=[my_texts.txt] tokenizer_from=embedded model.layers=1 training.batches=2
 """  # noqa: E501
 
 
