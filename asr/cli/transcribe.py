@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -128,7 +128,7 @@ def _run(work: _Work, files: list[str], jobs: int) -> int:
                     complain(error)
                 _print(text)
     if work.skipped:
-        console.print(f"{work.skipped} outputs were there already and are newer than their inputs", style="dim")
+        console.print(f"{len(work.skipped)} outputs were there already and are newer than their inputs", style="dim")
     return 1 if errors else 0
 
 
@@ -147,8 +147,8 @@ class _Work:
     """Where pages about the model's attention go."""
     spooled: Path | None = None
     """The file that standard input was copied to."""
-    skipped: int = 0
-    """Outputs that `resume` found."""
+    skipped: list[str] = field(default_factory=list)
+    """Outputs that `resume` found; a list, since threads count wrongly together."""
     stop: threading.Event = field(default_factory=threading.Event)
     advance: Callable[[int], None] = field(init=False)
     """Moves the progress bar by so many recordings."""
@@ -172,8 +172,9 @@ class _Work:
                     how = self.subtitles, recording.stem
                     if self.output_dir:
                         path = writers.write(transcript, self.output_dir / recording.folder, format, stem, *how)
-                        if failures:  # older than its recording, it is done anew by --resume
-                            os.utime(path, (0, recording.path.stat().st_mtime - 1))
+                        if failures:  # older than its recording, if that is still there, it is done anew by --resume
+                            with suppress(OSError):
+                                os.utime(path, (0, recording.path.stat().st_mtime - 1))
                     else:
                         texts.append(writers.render(transcript, format, *how))
                 if self.attention:
@@ -214,7 +215,7 @@ class _Work:
         for channel in numbers:
             stem = f"{recording.stem}.channel-{channel}" if channel else recording.stem
             if self.resume and self._is_done(recording, stem):
-                self.skipped += 1
+                self.skipped.append(stem)
             else:
                 yield channel, stem
 
