@@ -1,7 +1,7 @@
 """Audio files to samples: any format, any rate, any channels, in blocks, so that memory does not grow with duration.
 
-soundfile reads wav, flac, ogg, opus and mp3 and can seek in them; PyAV reads what it cannot: m4a, mp4, webm, mov, amr,
-the sound of videos, and files whose header does not know their length. Neither needs an ffmpeg program.
+soundfile reads wav, flac, ogg, opus and mp3 and can seek in them; what it cannot read is left to `asr.containers`.
+Neither needs an ffmpeg program.
 
 Half a file must never pass for a whole one, so truncation is an error wherever the format lets it be seen. It cannot be
 seen in mp3 and other bare packet streams without a length header, nor in a PCM file with a placeholder for its length.
@@ -16,25 +16,18 @@ import re
 import stat
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import av
 import numpy as np
 import soundfile
 import soxr
-from av.container import InputContainer
-from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from asr.containers import open_container
 from asr.errors import AudioError
-from asr.samples import RATES, SAMPLE_RATE, Audio, Source, checked_audio
+from asr.samples import BLOCK, MISSING_SECONDS, RATES, SAMPLE_RATE, Audio, Opened, Source, checked_audio
 
-BLOCK = 1 << 18  # samples of all channels read at once: a few seconds, a megabyte
-MISSING_SECONDS = 0.5  # headers of lossy formats are inexact; a file that ends this far early is truncated
-# Seconds without sound that a container's timestamps may leave and that are filled with silence, and of all together.
-LEAST_GAP, MOST_GAP, MOST_SILENCE = 0.1, 3600.0, 86_400.0
 LOUDEST = 1e10  # above float samples at 32-bit integer scale; beyond it are only damage and overflow in the features
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for a length that is not in the header
 OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the largest page
@@ -42,16 +35,6 @@ OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the largest page
 MEMBER = re.compile(r"(?P<shard>.+\.tar):(?P<start>[0-9]{1,15}):(?P<size>[0-9]{1,12})", re.DOTALL)
 # How libsndfile logs the lengths in the headers of wav, aiff, au, rf64 and w64 when less than that is there.
 ANNOUNCED = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
-
-
-@dataclass(frozen=True)
-class _Opened:
-    rate: int
-    channels: int
-    seconds: float | None
-    """Length of the whole file, where the header can be trusted."""
-    blocks: Iterator[NDArray[np.float32]]
-    """Checked samples, each (frames, channels)."""
 
 
 def load(source: Source, offset: float = 0.0, duration: float | None = None) -> Audio:
@@ -160,7 +143,7 @@ def _mono(
 
 
 @contextmanager
-def _open(source: Source, offset: float = 0.0, seconds: float | None = None) -> Iterator[_Opened]:
+def _open(source: Source, offset: float = 0.0, seconds: float | None = None) -> Iterator[Opened]:
     """Open a file, or samples, from `offset` on; a file is closed on leaving."""
     if not (0 <= offset < math.inf and (seconds is None or 0 < seconds < math.inf)):
         raise AudioError(f"{_label(source)}: cannot read {seconds} s from {offset} s on: correct offset and duration")
@@ -168,7 +151,7 @@ def _open(source: Source, offset: float = 0.0, seconds: float | None = None) -> 
         audio = checked_audio(source)
         blocks = _cut(_slices(audio.waveform), audio.sample_rate, offset, seconds)
         length = audio.waveform.shape[1] / audio.sample_rate
-        yield _Opened(audio.sample_rate, len(audio.waveform), length, _checked(_label(source), blocks, offset))
+        yield Opened(audio.sample_rate, len(audio.waveform), length, _checked(_label(source), blocks, offset))
         return
     with ExitStack() as stack:
         file = stack.enter_context(open_file(source))
@@ -179,16 +162,12 @@ def _open(source: Source, offset: float = 0.0, seconds: float | None = None) -> 
             rate, channels, length = sound.samplerate, sound.channels, sound.frames / sound.samplerate
             blocks = _read_soundfile(source, file, sound, offset, seconds)
         else:
-            container = stack.enter_context(_open_av(source, file))
-            track = container.streams.audio[0]
-            rate, channels = track.rate, track.channels
-            ticks = track.duration if "mp4" in container.format.name else None  # other headers hold an estimate
-            late = (track.start_time or 0) * track.time_base - _start(container) if track.time_base else 0.0
-            length = float(late + ticks * track.time_base) if ticks and track.time_base else None
-            blocks = _cut(_read_av(source, container), rate, offset, seconds)
+            track = stack.enter_context(open_container(source, file))
+            rate, channels, length = track.rate, track.channels, track.seconds
+            blocks = _cut(track.blocks, rate, offset, seconds)
         if rate not in RATES:
             raise AudioError(f"{source}: is damaged: its header states a sample rate of {rate} Hz: export it again")
-        yield _Opened(rate, channels, length, _checked(source, blocks, offset))
+        yield Opened(rate, channels, length, _checked(source, blocks, offset))
 
 
 def _label(source: Source) -> str:
@@ -293,7 +272,7 @@ def _check_last_page(source: str | Path, file: BinaryIO) -> None:
         page = (tail := file.read())[tail.rfind(b"OggS") :]
         # The header counts the segments in its byte 26, and their lengths follow.
         if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-            raise _damaged(source, "its last page is cut")
+            raise AudioError.damaged(source, "its last page is cut")
     file.seek(0)
 
 
@@ -305,7 +284,7 @@ def _check_announced(source: str | Path, sound: soundfile.SoundFile) -> None:
         seconds = sound.frames / sound.samplerate
         missing = seconds * (announced / max(there, 1) - 1)
         if missing > MISSING_SECONDS and not placeholder:
-            raise _truncated(source, seconds + missing, seconds)
+            raise AudioError.truncated(source, seconds + missing, seconds)
 
 
 def _read_soundfile(
@@ -324,111 +303,14 @@ def _read_soundfile(
             left -= len(block)
             yield np.asarray(block, dtype=np.float32)
     except soundfile.SoundFileError as error:
-        raise _damaged(source, str(error)) from error
+        raise AudioError.damaged(source, str(error)) from error
     if left > MISSING_SECONDS * rate:
-        raise _truncated(source, (first + wanted) / rate, (first + wanted - left) / rate)
+        raise AudioError.truncated(source, (first + wanted) / rate, (first + wanted - left) / rate)
     if wanted and seconds is None and sound.format in {"MP3", "OGG", "FLAC"}:
         # Recordings joined by `cat`: libsndfile stops after the first. An APE tag may follow a whole mp3.
         position, tag, size = file.tell(), file.read(8), file.seek(0, os.SEEK_END)
         if (size - position) * sound.frames > MISSING_SECONDS * rate * size and tag != b"APETAGEX":
             raise AudioError(f"{source}: holds more than one recording: convert it to wav, or split it")
-
-
-@contextmanager
-def _open_av(source: str | Path, file: BinaryIO) -> Iterator[InputContainer]:
-    file.seek(0)
-    try:
-        # A playlist can name other files and addresses; no protocol is allowed, so it opens none of them.
-        container = av.open(file, "r", metadata_errors="replace", options={"protocol_whitelist": "none"})
-    except (FFmpegError, OSError, ValueError) as error:  # OSError: it seeks to before the beginning
-        raise AudioError(f"{source}: is not audio, or damaged or truncated: play it, or convert it") from error
-    with container:
-        if not container.streams.audio:
-            raise AudioError(f"{source}: holds no sound track: name an audio file, or a video with sound")
-        if container.streams.audio[0].codec_context is None:
-            raise AudioError(f"{source}: is damaged, or its sound is in an unknown encoding: convert it to wav")
-        yield container
-
-
-def _read_av(source: str | Path, container: InputContainer) -> Iterator[NDArray[np.float32]]:
-    track = container.streams.audio[0]
-    to_float = av.AudioResampler(format="fltp", rate=track.rate)
-    ended = 0.0  # seconds; of any track, since a sound track may well end before its video
-    clock = _Clock(track.rate, _start(container))
-    try:
-        for packet in container.demux():
-            if packet.pts is not None and packet.time_base is not None:
-                ended = max(ended, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            # PyAV ends with an empty packet for each track, all numbered 0: the decoder is flushed below instead.
-            if packet.size and packet.stream_index == track.index:
-                for frame in track.decode(packet):
-                    yield from _silence(clock.gap(source, frame), frame.layout.nb_channels)
-                    yield from _samples(to_float, frame, clock)
-        for frame in track.decode(None):
-            yield from _silence(clock.gap(source, frame), frame.layout.nb_channels)
-            yield from _samples(to_float, frame, clock)
-        yield from _samples(to_float, None, clock)
-    except (FFmpegError, OSError, ValueError) as error:  # OSError: it seeks to before the beginning
-        raise _damaged(source, getattr(error, "strerror", None) or str(error)) from error
-    # Other containers do not state their length: ffmpeg estimates it.
-    if container.duration and any(name in container.format.name for name in ("mp4", "matroska")):
-        announced = container.duration / av.time_base
-        if announced - ended > MISSING_SECONDS:
-            raise _truncated(source, announced, ended)
-
-
-def _start(container: InputContainer) -> float:
-    """Tell when the first of a container's tracks begins, in seconds: sound and its video are counted from there."""
-    return (container.start_time or 0) / av.time_base
-
-
-class _Clock:
-    """Where the samples of a sound track belong: a muted microphone, or sound that sets in late, leaves gaps.
-
-    Args:
-        rate: of the track, Hz.
-        start: when the first of the container's tracks begins, in seconds.
-    """
-
-    def __init__(self, rate: int, start: float) -> None:
-        self.rate = rate
-        self.start = start
-        self.position = 0
-        """Samples given so far, silence included."""
-        self.closed = 0
-        """Samples that timestamps leapt over, or back by, and that are taken for damage."""
-        self.silence = 0
-
-    def gap(self, source: str | Path, frame: av.AudioFrame) -> int:
-        """Count the samples of silence before a frame: what follows a gap must not come early.
-
-        Raises:
-            AudioError: they add up to what no recording has.
-        """
-        if frame.time is None:
-            return 0
-        gap = round((frame.time - self.start) * self.rate) - self.position - self.closed
-        if abs(gap) >= MOST_GAP * self.rate:
-            self.closed += gap
-        if not LEAST_GAP * self.rate < gap < MOST_GAP * self.rate:
-            return 0
-        self.position += gap
-        self.silence += gap
-        if self.silence > MOST_SILENCE * self.rate:
-            raise _damaged(source, f"its timestamps leave {self.silence / self.rate / 3600:.0f} hours without sound")
-        return gap
-
-
-def _silence(samples: int, channels: int) -> Iterator[NDArray[np.float32]]:
-    for first in range(0, samples, BLOCK):
-        yield np.zeros((min(BLOCK, samples - first), channels), dtype=np.float32)
-
-
-def _samples(to_float: av.AudioResampler, frame: av.AudioFrame | None, clock: _Clock) -> Iterator[NDArray[np.float32]]:
-    for part in to_float.resample(frame):
-        samples = np.asarray(part.to_ndarray().T, dtype=np.float32)
-        clock.position += len(samples)
-        yield samples
 
 
 def _cut(
@@ -445,11 +327,3 @@ def _cut(
             yield block[begin : int(end)]
         if position >= last:
             return
-
-
-def _truncated(source: str | Path, announced: float, there: float) -> AudioError:
-    return AudioError(f"{source}: is truncated: {there:.1f} s of {announced:.1f} s are there: copy or record it again")
-
-
-def _damaged(source: str | Path, reason: str) -> AudioError:
-    return AudioError(f"{source}: is damaged or truncated: {' '.join(reason.split())}: copy or record it again")

@@ -6,6 +6,8 @@ The command line prints that line and nothing else; a traceback means a bug in t
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class AsrError(Exception):
     """An error the user can mend; the message says how."""
@@ -13,6 +15,16 @@ class AsrError(Exception):
 
 class AudioError(AsrError):
     """An audio file is missing, unreadable, empty or damaged."""
+
+    @classmethod
+    def truncated(cls, source: str | Path, announced: float, there: float) -> AudioError:
+        """Say that a file ends early: it announces so many seconds, and so many are there."""
+        return cls(f"{source}: is truncated: {there:.1f} s of {announced:.1f} s are there: copy or record it again")
+
+    @classmethod
+    def damaged(cls, source: str | Path, reason: str) -> AudioError:
+        """Say that a file cannot be decoded to its end, and why."""
+        return cls(f"{source}: is damaged or truncated: {' '.join(reason.split())}: copy or record it again")
 
 
 class InputTypeError(AsrError, TypeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from asr.errors import InputTypeError
 SAMPLE_RATE = 16_000  # Hz: what every model here listens to
 RATES = range(1_000, 1_000_001)  # Hz; outside it a header is damaged, and resampling would fill the memory
 MOST_CHANNELS = 256  # an array with more has its axes the other way round
+BLOCK = 1 << 18  # samples of all channels read at once: a few seconds, a megabyte
+MISSING_SECONDS = 0.5  # headers of lossy formats are inexact; a file that ends this far early is truncated
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,19 @@ class Audio:
     """Samples, shape (channels, samples); full scale is 1, float files may go beyond it."""
     sample_rate: int
     """Hz."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file, or samples, as they are read."""
+
+    rate: int
+    """Hz."""
+    channels: int
+    seconds: float | None
+    """Length of the whole file, where the header can be trusted."""
+    blocks: Iterator[NDArray[np.float32]]
+    """Samples, each (frames, channels)."""
 
 
 Source = str | Path | Audio | tuple[ArrayLike, int]

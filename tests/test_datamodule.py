@@ -15,7 +15,6 @@ from asr import augment
 from asr.augment import AugmentConfig, Augmenter
 from asr.datamodule import (
     DataConfig,
-    PlanSampler,
     SpeechDataModule,
     SpeechDataset,
     collate,
@@ -25,6 +24,7 @@ from asr.datamodule import (
 )
 from asr.errors import ConfigError, DataError
 from asr.manifest import Manifest, write_manifest
+from asr.plan_sampler import PlanSampler
 from asr.training.follow_data import FollowData
 
 

@@ -7,8 +7,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from asr.datamodule import SpeechDataModule, batch_counters
+from asr.datamodule import SpeechDataModule
 from asr.errors import DataError
+from asr.plan_sampler import batch_counters
 
 ENOUGH = 20  # times that an augmentation should have fired by now, if it has not once, for it to be broken
 

@@ -28,13 +28,13 @@ from torch.utils.data import DataLoader
 
 from asr.batching import group_by_length
 from asr.config import build
-from asr.datamodule import PlannedDataModule, PlanSampler
 from asr.decoding.arpa import read_sentences
 from asr.errors import ConfigError, DataError
 from asr.losses import IGNORED
 from asr.model import checkpoint as checkpoints
 from asr.model.language_model import LanguageModelConfig, NeuralLanguageModel
 from asr.model.language_model_file import save_language_model
+from asr.plan_sampler import PlannedDataModule, PlanSampler
 from asr.tokenizer import END, START, Tokenizer
 from asr.training.averaging import RunningAverage
 from asr.training.config import OptimizerConfig, TrainingConfig
