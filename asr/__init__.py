@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asr.audio import Source
+    from asr.decoding import DecodingOptions
     from asr.transcriber import Transcriber
 
 __all__ = ["AsrError", "Segment", "Span", "Transcript", "Word", "load", "transcribe"]
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 def load(
     model: str | Path | None = None,
     device: str = "auto",
-    mode: str | Mapping[str, Any] | None = None,
+    mode: str | Mapping[str, Any] | DecodingOptions | None = None,
     vad: bool = True,
 ) -> Transcriber:
     """Load a model to transcribe with.
@@ -38,8 +39,9 @@ def load(
     Args:
         model: a checkpoint of this package; None for the embedded English model.
         device: `auto`, `cpu` or `cuda`.
-        mode: how texts are searched for: `ctc`, `ctc_beam`, `attention`, `joint` or `rescoring`, or settings by the
-            names of `asr.decoding.DecodingOptions`, such as `{"hotwords": "Bergen"}`; None as the checkpoint says.
+        mode: how texts are searched for: `ctc`, `ctc_beam`, `attention`, `joint` or `rescoring`, or
+            `asr.decoding.DecodingOptions`, or some of them by name, such as `{"hotwords": "Bergen"}`; what is not said
+            is as the checkpoint recommends.
         vad: whether to decode only where someone speaks; without, noise and music may become words.
 
     Returns:

@@ -28,7 +28,8 @@ from asr.containers import open_container
 from asr.errors import AudioError
 from asr.samples import BLOCK, MISSING_SECONDS, RATES, SAMPLE_RATE, Audio, Opened, Source, checked_audio
 
-LOUDEST = 1e10  # above float samples at 32-bit integer scale; beyond it are only damage and overflow in the features
+LOUDEST = 100.0  # of full scale; beyond it are damage, and integers that were made floats without being scaled
+CANCELLED = 0.01  # of the energy that the mean of channels has if only one of them sounds; below, they cancel out
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for a length that is not in the header
 OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the largest page
 # An audio file that lies within a tar shard: where it begins and how long it is, in bytes (see asr.shards).
@@ -84,16 +85,21 @@ def stream(source: Source, seconds: float, channel: int | None = None) -> Iterat
     size = max(1, round(seconds * SAMPLE_RATE))
     held: list[NDArray[np.float32]] = []
     count = 0
-    with closing(_mono(source, channel=channel)) as blocks:
-        for block in blocks:
-            held.append(block)
-            count += len(block)
-            if count >= size:
-                joined = np.concatenate(held)
-                count %= size
-                whole = len(joined) - count
-                yield from np.split(joined[:whole], whole // size)
-                held = [joined[whole:].copy()]  # a view would keep all of it in memory
+    try:
+        with closing(_mono(source, channel=channel)) as blocks:
+            for block in blocks:
+                held.append(block)
+                count += len(block)
+                if count >= size:
+                    joined = np.concatenate(held)
+                    count %= size
+                    whole = len(joined) - count
+                    yield from np.split(joined[:whole], whole // size)
+                    held = [joined[whole:].copy()]  # a view would keep all of it in memory
+    except AudioError:  # what comes before the place where a file is damaged is whole
+        if count:
+            yield np.concatenate(held)
+        raise
     if count:
         yield np.concatenate(held)
 
@@ -125,7 +131,7 @@ def _mono(
         if channel is not None and not 1 <= channel <= file.channels:
             raise AudioError(f"{_label(source)}: has no channel {channel}: it has {file.channels}")
         only = 1 if file.channels == 1 else channel
-        mono = (block.mean(axis=1) if only is None else block[:, only - 1] for block in file.blocks)
+        mono = _mixed(source, file) if only is None else (block[:, only - 1] for block in file.blocks)
         if file.rate == SAMPLE_RATE:
             yield from mono
             return
@@ -142,6 +148,18 @@ def _mono(
         yield tail
 
 
+def _mixed(source: Source, file: Opened) -> Iterator[NDArray[np.float32]]:
+    """Take the mean of the channels, and refuse it in the end if it is hardly anything of what they hold."""
+    mixed = loudest = 0.0
+    for block in file.blocks:
+        mean = block.mean(axis=1)
+        mixed += float(mean @ mean)
+        loudest += float(np.einsum("sc,sc->c", block, block).max())
+        yield mean
+    if mixed < CANCELLED * loudest / file.channels**2:
+        raise AudioError(f"{_label(source)}: its channels cancel each other out: transcribe or export one of them")
+
+
 @contextmanager
 def _open(source: Source, offset: float = 0.0, seconds: float | None = None) -> Iterator[Opened]:
     """Open a file, or samples, from `offset` on; a file is closed on leaving."""
@@ -153,21 +171,27 @@ def _open(source: Source, offset: float = 0.0, seconds: float | None = None) -> 
         length = audio.waveform.shape[1] / audio.sample_rate
         yield Opened(audio.sample_rate, len(audio.waveform), length, _checked(_label(source), blocks, offset))
         return
-    with ExitStack() as stack:
-        file = stack.enter_context(open_file(source))
-        _check_last_page(source, file)
-        if (sound := _open_soundfile(file)) is not None:
-            stack.enter_context(sound)
-            _check_announced(source, sound)
-            rate, channels, length = sound.samplerate, sound.channels, sound.frames / sound.samplerate
-            blocks = _read_soundfile(source, file, sound, offset, seconds)
-        else:
-            track = stack.enter_context(open_container(source, file))
-            rate, channels, length = track.rate, track.channels, track.seconds
-            blocks = _cut(track.blocks, rate, offset, seconds)
-        if rate not in RATES:
-            raise AudioError(f"{source}: is damaged: its header states a sample rate of {rate} Hz: export it again")
-        yield Opened(rate, channels, length, _checked(source, blocks, offset))
+    try:
+        with ExitStack() as stack:
+            file = stack.enter_context(open_file(source))
+            damage = _cut_page(source, file)
+            if (sound := _open_soundfile(file)) is not None:
+                stack.enter_context(sound)
+                damage = damage or _cut_short(source, sound)
+                rate, channels, length = sound.samplerate, sound.channels, sound.frames / sound.samplerate
+                blocks = _read_soundfile(source, file, sound, offset, seconds)
+            else:
+                track = stack.enter_context(open_container(source, file))
+                rate, channels, length = track.rate, track.channels, track.seconds
+                blocks = _cut(track.blocks, rate, offset, seconds)
+            if rate not in RATES:
+                raise AudioError(f"{source}: is damaged: its header states a sample rate of {rate} Hz: export it again")
+            if damage:
+                length, blocks = None, _followed_by(blocks, damage)
+            yield Opened(rate, channels, length, _checked(source, blocks, offset))
+    except OSError as error:  # a disk or network share that fails while it is read
+        reason = (error.strerror or str(error)).lower()
+        raise AudioError(f"{source}: cannot be read: {reason}: copy it to another disk") from error
 
 
 def _label(source: Source) -> str:
@@ -232,7 +256,10 @@ def _checked(source: str | Path, blocks: Iterator[NDArray[np.float32]], offset: 
     total = 0
     for block in blocks:
         if not (np.abs(block) < LOUDEST).all():  # a NaN is not below anything either
-            raise AudioError(f"{source}: holds samples that are NaN, infinite or beyond any sound: export it again")
+            peak = float(np.abs(block).max())
+            if math.isfinite(peak):
+                raise AudioError(f"{source}: its samples reach {peak:.6g} where full scale is 1: scale them down")
+            raise AudioError(f"{source}: holds samples that are NaN or infinite: export it again")
         total += len(block)
         yield block
     if not total and offset:
@@ -265,26 +292,33 @@ def _is_mp3_of_unknown_length(file: BinaryIO) -> bool:
     return not any(header in start for header in (b"Xing", b"Info"))
 
 
-def _check_last_page(source: str | Path, file: BinaryIO) -> None:
-    """Refuse an Ogg file that ends within a page; libsndfile and ffmpeg only drop that page."""
+def _cut_page(source: str | Path, file: BinaryIO) -> AudioError | None:
+    """Tell whether an Ogg file ends within a page; libsndfile and ffmpeg only drop that page."""
     if file.read(4) == b"OggS":
         file.seek(max(0, file.seek(0, os.SEEK_END) - OGG_PAGE))
         page = (tail := file.read())[tail.rfind(b"OggS") :]
         # The header counts the segments in its byte 26, and their lengths follow.
         if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-            raise AudioError.damaged(source, "its last page is cut")
-    file.seek(0)
+            return AudioError.damaged(source, "its last page is cut")
+    return None
 
 
-def _check_announced(source: str | Path, sound: soundfile.SoundFile) -> None:
-    """Refuse a PCM file that ends before its header says so; libsndfile only notes it."""
+def _cut_short(source: str | Path, sound: soundfile.SoundFile) -> AudioError | None:
+    """Tell whether a PCM file ends before its header says so; libsndfile only notes it."""
     for announced, there in (map(int, found) for found in ANNOUNCED.findall(sound.extra_info)):
         # Programs that write to a pipe announce about 2 or 4 GiB, which means that they do not know.
         placeholder = announced > 1 << 30 and (announced + (1 << 16)) % (1 << 31) < 1 << 17
         seconds = sound.frames / sound.samplerate
         missing = seconds * (announced / max(there, 1) - 1)
         if missing > MISSING_SECONDS and not placeholder:
-            raise AudioError.truncated(source, seconds + missing, seconds)
+            return AudioError.truncated(source, seconds + missing, seconds)
+    return None
+
+
+def _followed_by(blocks: Iterator[NDArray[np.float32]], damage: AudioError) -> Iterator[NDArray[np.float32]]:
+    """Give what there is of a damaged file, then say that it is damaged."""
+    yield from blocks
+    raise damage
 
 
 def _read_soundfile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.alignment import Alignment, Spelling, align, spell_text, spell_tokens
-from asr.audio import Source, stream
+from asr.audio import Source, duration, stream
 from asr.batching import group_by_length
 from asr.config import build
-from asr.decoding import DecodingOptions, Hypothesis, decode, read_files
+from asr.decoding import DecodingOptions, Fusion, Hypothesis, decode
 from asr.errors import AsrError, AudioError, CheckpointError, ConfigError, DataError
 from asr.model import checkpoint
 from asr.model.recognizer import Recognizer
@@ -27,6 +28,8 @@ from asr.samples import SAMPLE_RATE
 from asr.segmentation import LONGEST, Chunk, plan_chunks
 from asr.transcript import Segment, Span, Transcript
 from asr.voice_activity import load_voice_activity
+
+log = logging.getLogger(__name__)
 
 EMBEDDED = Path(__file__).parent / "pretrained" / "english.safetensors"
 EMBEDDED_LM = EMBEDDED.with_name("english_lm.safetensors")  # the language model that goes by the name `embedded`
@@ -49,6 +52,9 @@ class Transcriber:
         name: what transcripts call the model.
         vad: whether to decode only where someone speaks; without, noise and music may become words.
         batch_seconds: most padded audio decoded at once.
+
+    Raises:
+        ConfigError: a file that the options name cannot be read.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class Transcriber:
     ) -> None:
         self.model = model
         self.options = options or DecodingOptions()
+        self.fusion = Fusion.of(self.options, model.tokenizer)  # whatever becomes of the files, texts stay the same
         self.name = name
         self.voice = load_voice_activity() if vad else None
         self.batch_seconds = batch_seconds
@@ -88,8 +95,7 @@ class Transcriber:
         """
         path = checkpoint_file(path)
         model, about = checkpoint.load(path, choose_device(device))
-        options = mode if isinstance(mode, DecodingOptions) else _options(about, mode, path)
-        read_files(options, model.tokenizer)
+        options = _options(about, mode, path)
         name = path.absolute().parent.name if path.stem == "model" else path.stem  # every run's file is called that
         return cls(model, options, name, vad)
 
@@ -113,19 +119,25 @@ class Transcriber:
 
         Returns:
             The transcript; its spans account for every second. A stretch whose decoding fails is a span of kind
-            `failed` with its reason, and the rest is transcribed.
+            `failed` with its reason, and the rest is transcribed; so is what a damaged or truncated file lacks.
 
         Raises:
-            AudioError: the file cannot be read.
+            AudioError: the file cannot be read, not even its beginning.
             InputTypeError: the source is no audio, or an array without its rate.
         """
+        name = str(source) if isinstance(source, str | Path) else "array"
         segments: list[Segment] = []
         spans: list[Span] = []
-        for new_segments, new_spans in self._windows(source, channel, word_timestamps):
-            segments += new_segments
-            spans += new_spans
-            progress(new_spans[-1].end - new_spans[0].start)
-        name = str(source) if isinstance(source, str | Path) else "array"
+        try:
+            for new_segments, new_spans in self._windows(source, channel, word_timestamps):
+                segments += new_segments
+                spans += new_spans
+                progress(new_spans[-1].end - new_spans[0].start)
+        except AudioError as error:
+            if not spans:
+                raise
+            reason = str(error).removeprefix(f"{name}: ")
+            spans.append(Span(spans[-1].end, max(spans[-1].end, _announced(source)), "failed", reason))
         spans = _joined(spans)
         return Transcript(name, spans[-1].end, tuple(segments), tuple(spans), self.name, channel=channel)
 
@@ -138,13 +150,17 @@ class Transcriber:
             channel: as for `transcribe`.
 
         Yields:
-            The segments of `transcribe`, in order.
+            The segments of `transcribe`, in order. Of a stretch whose decoding fails there is none, and a warning.
 
         Raises:
-            AsrError: as `transcribe`, once that place is reached.
+            AudioError: the file cannot be read, once that place is reached.
+            InputTypeError: the source is no audio, or an array without its rate.
         """
-        for segments, _ in self._windows(source, channel, word_timestamps):
+        for segments, spans in self._windows(source, channel, word_timestamps):
             yield from segments
+            for span in spans:
+                if span.kind == "failed":
+                    log.warning("%.1f to %.1f s could not be decoded: %s", span.start, span.end, span.reason)
 
     def transcribe_batch(self, sources: Sequence[Source], jobs: int = 1) -> list[Transcript | AsrError]:
         """Transcribe several recordings; one that cannot be read does not stop the others.
@@ -161,7 +177,7 @@ class Transcriber:
             try:
                 return self.transcribe(source)
             except AsrError as error:
-                return error
+                return without_frames(error)
 
         return list(in_threads(attempt, sources, jobs))
 
@@ -236,7 +252,11 @@ class Transcriber:
 
     def _search(self, waveforms: list[NDArray[np.float32]]) -> tuple[list[Hypothesis], Tensor, Tensor]:
         encoder_out, frames = self._encode(waveforms)
-        return [best for best, *_ in decode(self.model, encoder_out, frames, self.options)], encoder_out, frames
+        return (
+            [best for best, *_ in decode(self.model, encoder_out, frames, self.options, self.fusion)],
+            encoder_out,
+            frames,
+        )
 
     def _encode(self, waveforms: list[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
         device = next(self.model.parameters()).device
@@ -267,7 +287,9 @@ class Transcriber:
     def _windows(self, source: Source, channel: int | None, words: bool) -> Iterator[tuple[list[Segment], list[Span]]]:
         """Transcribe a few minutes after the other; yields the segments and spans of each, in order."""
         # Blocks are whole frames of the voice detector, and the same for files and arrays: so are the results.
-        for window in _collected(plan_chunks(stream(source, LONGEST, channel), self.voice), WINDOW_SECONDS):
+        damage: list[AudioError] = []
+        blocks = _until_damage(stream(source, LONGEST, channel), damage)
+        for window in _collected(plan_chunks(blocks, self.voice), WINDOW_SECONDS):
             results = self._decode_chunks([chunk for chunk in window if chunk.speech], words)
             segments, spans = [], []
             for chunk in window:
@@ -277,6 +299,8 @@ class Transcriber:
                 kind = "decoded" if isinstance(result, tuple) else "failed" if result else "non_speech"
                 spans.append(Span(chunk.start, chunk.end, kind, result if isinstance(result, str) else None))
             yield [segment for segment in segments if segment.text], spans
+        if damage:  # not before what was there has been listened to
+            raise damage[0]
 
     def _decode_chunks(self, chunks: list[Chunk], words: bool) -> Iterator[Found | str]:
         """Decode in batches of like lengths; gives a hypothesis, or why there is none, for each chunk in order."""
@@ -314,6 +338,12 @@ class Transcriber:
         return replace(segment, words=words, spread=alignment.spread)
 
 
+def without_frames(error: AsrError) -> AsrError:
+    """Let go of the frames that an error came through: of one that is kept they would hold minutes of samples."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], jobs: int, stop: threading.Event | None = None
 ) -> Iterator[Result]:
@@ -336,8 +366,14 @@ def checkpoint_file(name: Path | str | None) -> Path:
     return EMBEDDED if not name or str(name) == "embedded" else Path(name)
 
 
-def _options(about: Mapping[str, Any], mode: str | Mapping[str, Any] | None, path: Path) -> DecodingOptions:
+def _options(
+    about: Mapping[str, Any], mode: str | Mapping[str, Any] | DecodingOptions | None, path: Path
+) -> DecodingOptions:
     """Put the wanted settings on top of those that the checkpoint recommends for their mode."""
+    if isinstance(mode, DecodingOptions):
+        return replace(mode, language_model=str(EMBEDDED_LM)) if mode.language_model == "embedded" else mode
+    if not isinstance(mode, str | Mapping | None):
+        raise ConfigError(f"mode must be a name, DecodingOptions or a mapping, got {type(mode).__name__}")
     wanted = {"mode": mode} if isinstance(mode, str) else dict(mode or {})
     searches = about.get("search", [])
     searches = [searches] if isinstance(searches, dict) else searches
@@ -369,6 +405,22 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no CUDA device is available here: use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _until_damage(blocks: Iterable[NDArray[np.float32]], damage: list[AudioError]) -> Iterator[NDArray[np.float32]]:
+    """Yield blocks as long as they can be read; why they cannot is put into `damage`."""
+    try:
+        yield from blocks
+    except AudioError as error:
+        damage.append(error)
+
+
+def _announced(source: Source) -> float:
+    """Tell how long the header of a damaged file says that it is, in seconds; 0 where it does not say."""
+    try:
+        return duration(source)
+    except AudioError:
+        return 0.0
 
 
 def _collected(chunks: Iterable[Chunk], seconds: float) -> Iterator[list[Chunk]]:

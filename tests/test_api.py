@@ -19,7 +19,7 @@ import torch
 import asr
 from asr import audio
 from asr.decoding import DecodingOptions
-from asr.errors import AudioError, InputTypeError
+from asr.errors import AudioError, ConfigError, InputTypeError
 from asr.model import checkpoint
 
 
@@ -94,6 +94,9 @@ def test_samples_come_with_their_rate(english, speech, data):
         ((np.zeros(100), True), "sample_rate"),
         ((np.zeros(100, complex), 16_000), "floats"),
         ((np.zeros(100, np.uint8), 16_000), "floats"),
+        (([0, 1, -1], 16_000), "int64 samples do not say what full scale is"),
+        ((np.zeros((0, 16_000), np.float32), 16_000), "shape"),
+        (([0.1, 0.2], [[1], [1, 2]]), "got tuple"),
         ((np.array(["a"]), 16_000), "floats"),
         ((np.zeros(100), 16_000, 1), "got tuple"),
         (([[0.1, 0.2], [0.3]], 16_000), "cannot be made an array"),
@@ -112,10 +115,19 @@ def test_what_is_no_audio_is_refused(english, source, message):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
 def test_samples_that_are_no_sound_are_refused(english, speech, bad):
-    with pytest.raises(AudioError, match="array: holds samples"):
+    with pytest.raises(AudioError, match=r"array: (holds|its) samples"):
         english.transcribe((np.append(speech, np.float32(bad)), 16_000))
     with pytest.raises(AudioError, match="no audio samples"):
         english.transcribe((np.zeros(0, np.float32), 16_000))
+
+
+def test_every_kind_of_settings_finds_the_embedded_language_model(english):
+    options = DecodingOptions(mode="ctc_beam", beam_size=3, language_model="embedded")
+    wanted = {"mode": "ctc_beam", "beam_size": 3, "language_model": "embedded"}
+    assert asr.load(mode=options).options.language_model == english.options.language_model
+    assert asr.load(mode=wanted).options.language_model == english.options.language_model
+    with pytest.raises(ConfigError, match="mode must be a name, DecodingOptions or a mapping, got list"):
+        asr.load(mode=["ctc"])
 
 
 def test_channels_are_heard_one_by_one(english, speech, data, tmp_path):

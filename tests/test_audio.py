@@ -533,7 +533,53 @@ def test_samples_that_are_no_sound(tmp_path: Path, value: float) -> None:
     waveform = SPEECH.copy()
     waveform[-5] = value
     soundfile.write(tmp_path / "bad.wav", waveform, 16_000, subtype="FLOAT")
-    _refused(tmp_path / "bad.wav", "NaN")
+    _refused(tmp_path / "bad.wav", "samples reach 1e.30 where full scale is 1" if value == 1e30 else "NaN")
+
+
+@pytest.mark.parametrize("scale", [2**15, 2**31])
+def test_integers_made_floats_without_being_scaled(tmp_path: Path, scale: float) -> None:
+    soundfile.write(tmp_path / "loud.wav", SPEECH * scale, 16_000, subtype="FLOAT")
+    _refused(tmp_path / "loud.wav", "where full scale is 1: scale them down")
+
+
+@pytest.mark.parametrize("channels", [2, 8])
+def test_channels_that_cancel_out(tmp_path: Path, channels: int) -> None:
+    """A balanced line recorded as stereo; one of eight microphones in use is no such thing."""
+    signs = np.resize([1.0, -1.0], channels)
+    soundfile.write(tmp_path / "balanced.wav", SPEECH[:, None] * signs, 16_000, subtype="FLOAT")
+    for read in (audio.load_mono, lambda source: list(audio.stream(source, 1.0))):
+        with pytest.raises(AudioError, match=r"balanced\.wav: its channels cancel each other out"):
+            read(tmp_path / "balanced.wav")
+    assert np.allclose(np.concatenate(list(audio.stream(tmp_path / "balanced.wav", 1.0, channel=2))), -SPEECH)
+    one = np.zeros((len(SPEECH), channels))
+    one[:, 1] = SPEECH
+    soundfile.write(tmp_path / "one.wav", one, 16_000, subtype="FLOAT")
+    assert np.allclose(audio.load_mono(tmp_path / "one.wav"), SPEECH / channels, atol=1e-6)
+    soundfile.write(tmp_path / "none.wav", np.zeros((1600, channels)), 16_000)
+    assert not audio.load_mono(tmp_path / "none.wav").any()
+
+
+def test_a_disk_that_fails_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(audio._Reader, "read", fail)
+    for read in (audio.load, audio.load_mono, audio.duration, lambda source: list(audio.stream(source, 1.0))):
+        with pytest.raises(AudioError, match="flac: cannot be read: input/output error"):
+            read(FLAC)
+
+
+@pytest.mark.parametrize("name", ["cut.wav", "cut.ogg"])  # libsndfile drops the last 16 s of a FLAC file
+def test_a_stream_gives_what_comes_before_a_damage(tmp_path: Path, encode: Encode, name: str) -> None:
+    whole = encode(f"whole{Path(name).suffix}")
+    content = whole.read_bytes()
+    (tmp_path / name).write_bytes(content[: int(len(content) * 0.7)])
+    blocks = audio.stream(tmp_path / name, 60.0)
+    block = next(blocks)
+    with pytest.raises(AudioError, match=name):
+        next(blocks)
+    assert len(block) > 0.5 * len(SPEECH)
+    assert np.allclose(block[:8000], audio.load_mono(whole)[:8000], atol=1e-3)
 
 
 def test_unknown_encoding(tmp_path: Path, encode: Encode) -> None:

@@ -68,18 +68,22 @@ def test_bad_files_are_named_and_the_others_still_done(asr, trained, data, tmp_p
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("this is not audio")
     (tmp_path / "cut.flac").write_bytes(good.read_bytes()[:20_000])
+    soundfile.write(tmp_path / "short.wav", np.tile(speech, 3), 16000)
+    (tmp_path / "short.wav").write_bytes((tmp_path / "short.wav").read_bytes()[:150_000])
     soundfile.write(tmp_path / "nothing.wav", np.zeros(0), 16000)
     soundfile.write(tmp_path / "nan.wav", np.full(1600, np.nan), 16000, subtype="FLOAT")
     soundfile.write(tmp_path / "stereo44.wav", np.stack((speech, speech), 1), 44100, subtype="PCM_24")
     (tmp_path / "none").mkdir()
-    bad = ["missing.wav", "empty.wav", "text.wav", "cut.flac", "nothing.wav", "nan.wav", "none", "*.nothing"]
+    bad = ["missing.wav", "empty.wav", "text.wav", "cut.flac", "short.wav", "nothing.wav", "nan.wav", "none", "*.nothing"]
     result = asr("transcribe", *bad, good, "stereo44.wav", "--model", trained, "--output-dir", "out", cwd=tmp_path)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     for name in bad:
         lines = [line for line in result.stderr.splitlines() if line.startswith(f"error: {name}: ")]
         assert len(lines) == 1, (name, result.stderr)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1737-146161-0009.txt", "stereo44.txt"]
+    made = ["1737-146161-0009.txt", "short.txt", "stereo44.txt"]  # what there is of a truncated file is not lost
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == made
+    assert len((tmp_path / "out" / "short.txt").read_text()) > len((tmp_path / "out" / made[0]).read_text())
 
 
 def test_json_holds_the_text_and_the_account_of_every_second(asr, trained, data, tmp_path):

@@ -203,6 +203,54 @@ def test_a_chunk_that_fails_is_named_and_the_rest_is_there(english, talk, monkey
     assert found.coverage["failed"] == failed.end - failed.start
 
 
+def test_what_comes_before_a_damage_is_there_and_the_damage_is_named(english, talk, tmp_path):
+    soundfile.write(tmp_path / "whole.flac", talk, SAMPLE_RATE)
+    content = (tmp_path / "whole.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(content[: len(content) // 2])
+    whole, cut = (english.transcribe(tmp_path / name) for name in ("whole.flac", "cut.flac"))
+    last = cut.spans[-1]
+    assert last.kind == "failed"
+    assert last.reason.startswith("is damaged or truncated") or last.reason.startswith("is truncated")
+    assert accounted(cut)
+    assert 3 <= len(cut.segments) < len(whole.segments)
+    assert cut.segments[:-1] == whole.segments[: len(cut.segments) - 1]
+    streamed = english.stream(tmp_path / "cut.flac")
+    assert tuple(next(streamed) for _ in cut.segments) == cut.segments
+    with pytest.raises(asr.AsrError, match=r"cut.flac: is .*truncated"):
+        next(streamed)
+
+
+def test_a_stream_warns_of_what_it_leaves_out(english, talk, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(english.model, "encode", fail)
+    assert list(english.stream((talk[: 10 * SAMPLE_RATE], SAMPLE_RATE))) == []
+    assert "s could not be decoded: RuntimeError: broken" in caplog.text
+
+
+def test_a_transcriber_keeps_its_files(english, tmp_path, data):
+    """Whatever becomes of them, and however many other transcribers there are."""
+    lm = tmp_path / "lm.safetensors"
+    lm.write_bytes(Path(english.options.language_model).read_bytes())
+    mine = asr.load(device="cpu", mode={"language_model": str(lm)})
+    lm.unlink()
+    others = [asr.load(device="cpu") for _ in range(3)]
+    found = {each.transcribe(data / "1737-146161-0009.flac").text for each in (*others, mine)}
+    assert found == {english.transcribe(data / "1737-146161-0009.flac").text}
+    with pytest.raises(ConfigError, match="no such language model"):
+        Transcriber(english.model, DecodingOptions(language_model=str(lm)))
+
+
+def test_errors_that_are_kept_hold_no_samples(transcriber):
+    samples = np.full((1, 16000), np.nan, np.float32)
+    alive = weakref.ref(samples)
+    errors = transcriber.transcribe_batch([(samples, SAMPLE_RATE), "gone.wav"])
+    del samples
+    assert [type(error) for error in errors] == [asr.errors.AudioError] * 2
+    assert alive() is None
+
+
 def test_a_batch_that_failed_is_gone_while_its_rows_are_tried(english, talk, monkeypatch):
     """On a GPU whose memory ran out, the rows would otherwise have to fit beside what the batch left."""
     encode, held, alive = english.model.encode, [], []

@@ -3,8 +3,8 @@
 python tools/embed.py run/english_embedded/model.safetensors mini_librispeech-dev=dev.json spoken_digits-test=fsdd.json
 
 Each NAME=FILE is a result of `asr evaluate --json`. The first one is what `asr transcribe` quotes, and its search is
-what the checkpoint recommends; of each other way of searching it recommends the first one that has a language model,
-which must have been copied into the package before. The licences of the training data are those of the recipe's table.
+what the checkpoint recommends; of each other way of searching it recommends the first one. A language model must have
+been copied into the package before. The licences of the training data are those of the recipe's table.
 """
 
 from __future__ import annotations
@@ -34,10 +34,9 @@ def main(source: str, *evaluations: str) -> None:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
         metrics[name] = {key: result[key] for key in ("wer", "cer", "words", "utterances", "decoding", "normalizer")}
     first = next(iter(metrics.values()))
-    recommended = {first["decoding"]["mode"]: _recommended(first["decoding"])}
+    recommended: dict[str, dict[str, Any]] = {}
     for found in metrics.values():
-        if found["decoding"]["language_model"]:
-            recommended.setdefault(found["decoding"]["mode"], _recommended(found["decoding"]))
+        recommended.setdefault(found["decoding"]["mode"], _recommended(found["decoding"]))
     for found in metrics.values():  # no path of the machine it was measured on
         found["decoding"]["language_model"] = Path(found["decoding"]["language_model"]).name
     about["data"]["licences"] = _licences()

@@ -102,6 +102,7 @@ def _tune(transcriber: Transcriber, utterances: Manifest, normalizer: str) -> No
     from asr.evaluation.evaluate import evaluate as run_evaluation
     from asr.evaluation.tune import grid, most_trials, tune
     from asr.normalize import get_normalizer
+    from asr.transcriber import Transcriber
 
     options = transcriber.options
     with progress("Tuning", most_trials(options)) as advance:
@@ -114,11 +115,11 @@ def _tune(transcriber: Transcriber, utterances: Manifest, normalizer: str) -> No
         weights = [f"{getattr(trial.options, name):g}" for name in names]
         table.add_row(*weights, f"{100 * trial.wer:.2f}", f"{100 * trial.cer:.2f}")
     Console().print(table)
-    transcriber.options = replace(trials[0].options, confidence_power=1.0)
+    tuned = Transcriber(transcriber.model, replace(trials[0].options, confidence_power=1.0), transcriber.name)
     with progress("Confidences", len(utterances)) as advance:
-        rows = run_evaluation(transcriber, utterances, normalizer, advance)["results"]
+        rows = run_evaluation(tuned, utterances, normalizer, advance)["results"]
     power = fit_power(rows, get_normalizer(normalizer))
-    best = replace(transcriber.options, confidence_power=power)
+    best = replace(tuned.options, confidence_power=power)
     found = [f"--search {name}={getattr(best, name):g}" for name in [*names, "confidence_power"]]
     typer.echo(f"best: {' '.join(found)}")
 

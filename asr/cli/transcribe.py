@@ -156,6 +156,7 @@ class _Work:
     def __call__(self, recording: Recording) -> tuple[str, list[AsrError]]:
         """Transcribe and write one recording; gives what is to be printed, and what went wrong."""
         from asr import writers
+        from asr.transcriber import without_frames
 
         texts: list[str] = []
         errors: list[AsrError] = []
@@ -181,7 +182,7 @@ class _Work:
                     self._look_inside(self.attention / recording.folder, stem, recording, transcript)
         except AsrError as error:
             spooled = self.spooled and str(self.spooled)
-            errors.append(AsrError(str(error).replace(spooled, "standard input")) if spooled else error)
+            errors.append(AsrError(str(error).replace(spooled, "standard input")) if spooled else without_frames(error))
         self.advance(1)
         return "".join(texts), errors
 
@@ -269,9 +270,8 @@ def _failures(transcript: Transcript) -> list[AsrError]:
     if not failed:
         return []
     seconds = transcript.coverage["failed"]
-    return [
-        AsrError(f"{transcript.source}: {seconds:.1f} s could not be decoded, the rest is there: {failed[0].reason}")
-    ]
+    what = f"{seconds:.1f} s" if seconds >= 0.05 else "its end"
+    return [AsrError(f"{transcript.source}: {what} could not be decoded, the rest is there: {failed[0].reason}")]
 
 
 def _print(text: str) -> None:

@@ -18,7 +18,7 @@ from asr.model.recognizer import Recognizer
 from asr.normalize import get_normalizer
 
 LM_WEIGHTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.3)
-LENGTH_BONUSES = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+LENGTH_BONUSES = (-0.5, 0.0, 0.1, 0.2, 0.3, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 CTC_WEIGHTS = (0.1, 0.3, 0.5, 0.7, 0.9)
 ROUNDS = 4  # of all weights, at most: one weight's best place depends on the others
 BATCH_SECONDS = 80.0

@@ -327,13 +327,15 @@ def test_a_neural_model_takes_part_in_every_mode_and_batched_is_as_alone(mode):
     lm = neural(len(recognizer.tokenizer))
     encoder_out, lengths = torch.randn(3, 9, 16), torch.tensor([9, 6, 4])
     options = DecodingOptions(mode=mode, beam_size=4, lm_weight=0.8)
-    together = decode(recognizer, encoder_out, lengths, options, lm)
-    without = decode(recognizer, encoder_out, lengths, replace(options, lm_weight=0.0), lm)
+    fusion = Fusion.of(options, recognizer.tokenizer, lm)
+    together = decode(recognizer, encoder_out, lengths, options, fusion)
+    deaf = replace(options, lm_weight=0.0)
+    without = decode(recognizer, encoder_out, lengths, deaf, Fusion.of(deaf, recognizer.tokenizer, lm))
     if mode != "attention":  # whose decoder, untrained, ends at once
         assert [found[0].tokens for found in together] != [found[0].tokens for found in without]
     for row, (best, *_) in enumerate(together):
-        length = int(lengths[row])
-        (alone, *_) = decode(recognizer, encoder_out[row : row + 1, :length], lengths[row : row + 1], options, lm)[0]
+        encoded = encoder_out[row : row + 1, : int(lengths[row])], lengths[row : row + 1]
+        ((alone, *_),) = decode(recognizer, *encoded, options, fusion)
         assert alone.tokens == best.tokens
         assert alone.score == pytest.approx(best.score, abs=1e-4)
         inputs = torch.tensor([[START, *best.tokens]])

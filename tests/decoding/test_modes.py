@@ -9,7 +9,7 @@ import pytest
 import torch
 from examples import waveforms
 
-from asr.decoding import DecodingOptions, decode
+from asr.decoding import DecodingOptions, Fusion, decode
 from asr.decoding.kneser_ney import estimate
 from asr.decoding.ngram import NGramLanguageModel
 from asr.errors import ConfigError
@@ -59,8 +59,8 @@ def test_batched_equals_one_by_one_in_any_order(model, embedded, kind, settings,
         model.ctc_head.bias.data[BLANK] = -0.5  # an untrained model would write nothing
         model.ctc_head.weight.data.mul_(4)
         model.decoder.embedding.weight.data.mul_(2)
-    lm = language_model(recognizer.tokenizer) if fused else None
     options = DecodingOptions(**settings)
+    fusion = Fusion.of(options, recognizer.tokenizer, language_model(recognizer.tokenizer) if fused else None)
     waveform, lengths = waveforms(*NAMES)
     seconds = 1.5 if kind == "random" else 2.5
     waveform, lengths = waveform[:, : int(16000 * seconds)], lengths.clamp(max=int(16000 * seconds))
@@ -69,12 +69,12 @@ def test_batched_equals_one_by_one_in_any_order(model, embedded, kind, settings,
     waveform = waveform * (torch.arange(waveform.shape[1]) < lengths[:, None])
     with torch.inference_mode():
         encoded = recognizer.encode(waveform, lengths)
-        together = decode(recognizer, *encoded, options, lm)
+        together = decode(recognizer, *encoded, options, fusion)
         for row in (2, 0, 1):  # another order, after other utterances
             frames = encoded[1][row : row + 1]
-            (alone,) = decode(recognizer, encoded[0][row : row + 1, : int(frames)], frames, options, lm)
+            (alone,) = decode(recognizer, encoded[0][row : row + 1, : int(frames)], frames, options, fusion)
             check_same(alone, together[row])
-        again = decode(recognizer, *encoded, options, lm)
+        again = decode(recognizer, *encoded, options, fusion)
     assert again == together
 
 
@@ -93,12 +93,12 @@ def test_nothing_to_hear_is_no_text(model, settings):
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "lm"])
 @pytest.mark.parametrize("settings", MODES, ids=str)
 def test_a_gpu_finds_what_the_cpu_finds(embedded, settings, fused):
-    lm = language_model(embedded.tokenizer) if fused else None
     options = DecodingOptions(**settings)
+    fusion = Fusion.of(options, embedded.tokenizer, language_model(embedded.tokenizer) if fused else None)
     with torch.inference_mode():
         encoder_out, frames = embedded.encode(*waveforms(*NAMES))
-    expected = decode(embedded, encoder_out, frames, options, lm)
-    found = decode(copy.deepcopy(embedded).cuda(), encoder_out.cuda(), frames.cuda(), options, lm)
+    expected = decode(embedded, encoder_out, frames, options, fusion)
+    found = decode(copy.deepcopy(embedded).cuda(), encoder_out.cuda(), frames.cuda(), options, fusion)
     for mine, yours in zip(found, expected, strict=True):
         check_same(mine, yours)
 
@@ -106,11 +106,11 @@ def test_a_gpu_finds_what_the_cpu_finds(embedded, settings, fused):
 @pytest.mark.parametrize("settings", MODES, ids=str)
 def test_scores_are_the_weighted_parts(embedded, settings):
     options = DecodingOptions(**settings | {"length_normalization": 0.0, "temperature": 1.0})
-    lm = language_model(embedded.tokenizer)
+    fusion = Fusion.of(options, embedded.tokenizer, language_model(embedded.tokenizer))
     waveform, lengths = waveforms(NAMES[0])
     with torch.inference_mode():
         encoded = embedded.encode(waveform[:, :32000], lengths.clamp(max=32000))
-        ((best, *_),) = decode(embedded, *encoded, options, lm)
+        ((best, *_),) = decode(embedded, *encoded, options, fusion)
     weights = {"attention": (0.0, 1.0), "joint": (0.3, 0.7), "rescoring": (0.3, 0.7)}.get(options.mode, (1.0, 0.0))
     weights = (1.0, 0.0) if best.fallback else weights
     fused = options.lm_weight * best.lm + best.bonus
@@ -144,15 +144,15 @@ def test_wrong_options_are_one_line(settings, message):
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "lm"])
 @pytest.mark.parametrize("mode", ["ctc", "ctc_beam", "attention", "joint", "rescoring"])
 def test_a_row_of_what_is_no_number_has_no_good_score_and_spoils_no_other(embedded, mode, fused):
-    lm = language_model(embedded.tokenizer) if fused else None
     options = DecodingOptions(mode=mode, beam_size=3)
+    fusion = Fusion.of(options, embedded.tokenizer, language_model(embedded.tokenizer) if fused else None)
     waveform, lengths = waveforms(*NAMES)
     with torch.inference_mode():
         encoder_out, frames = embedded.encode(waveform, lengths)
-    whole = decode(embedded, encoder_out, frames, options, lm)
+    whole = decode(embedded, encoder_out, frames, options, fusion)
     encoder_out = encoder_out.clone()
     encoder_out[1] = torch.nan
-    spoilt = decode(embedded, encoder_out, frames, options, lm)
+    spoilt = decode(embedded, encoder_out, frames, options, fusion)
     assert not math.isfinite(spoilt[1][0].score)
     for row in {*range(len(whole))} - {1}:
         check_same(spoilt[row], whole[row])
