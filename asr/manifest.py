@@ -255,7 +255,7 @@ def _complete(table: pyarrow.Table, folder: str) -> pyarrow.Table:
         raise pyarrow.ArrowInvalid("a value is missing or out of range")
     ids = columns["id"]
     if compute.any(compute.equal(ids, "")).as_py():
-        ids = pyarrow.array(_make_ids(ids.to_pylist(), names.to_pylist(), offsets.tolist()))
+        ids = pyarrow.array(make_ids(ids.to_pylist(), names.to_pylist(), offsets.tolist()))
     if _find_twice(ids):
         raise pyarrow.ArrowInvalid("ids are not unique")
     below = compute.binary_join_element_wise(os.path.join(folder, ""), names, "")
@@ -271,7 +271,7 @@ def _find_twice(ids: pyarrow.ChunkedArray | pyarrow.Array) -> str | None:
     return max(compute.value_counts(ids).to_pylist(), key=lambda pair: pair["counts"])["values"]
 
 
-def _make_ids(known: Sequence[str], audio: Sequence[str], offsets: Sequence[float]) -> list[str]:
+def make_ids(known: Sequence[str], audio: Sequence[str], offsets: Sequence[float]) -> list[str]:
     """Name the utterances that have no id by their files, with the folders only where files share a name."""
     starts = [f"-{offset:.12g}" if offset else "" for offset in offsets]
     for name in (lambda path: Path(path).stem, lambda path: str(Path(path).with_suffix(""))):
@@ -297,7 +297,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         opened = gzip.open if str(path).endswith(".gz") else open  # as Arrow does
-        with opened(path, "rt", encoding="utf-8", newline="\n") as file:
+        with opened(path, "rt", encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     fields = json.loads(line)
@@ -325,7 +325,7 @@ def _find_fault(path: str | Path) -> None:
         raise DataError(f"{path}: holds no utterances")
     numbers, known, audio, offsets = zip(*lines, strict=True)
     seen: dict[str, int] = {}
-    for number, name in zip(numbers, _make_ids(known, audio, offsets), strict=True):
+    for number, name in zip(numbers, make_ids(known, audio, offsets), strict=True):
         if name in seen:
             raise DataError(f"{path}, line {number}: id {name!r} is already on line {seen[name]}; ids must be unique")
         seen[name] = number

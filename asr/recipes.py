@@ -255,6 +255,13 @@ def show(steps: Sequence[Step]) -> list[str]:
     return lines
 
 
+def _other_command(step: Step) -> str | None:
+    """Give the command that training was ended by, if its settings were not those of this step."""
+    made = json.loads(step.products[-1].read_text(encoding="utf-8"))["command"][1:]
+    same = [word for word in made if word != "--resume"] == [word for word in step.command if word != "--resume"]
+    return None if same else shlex.join(["asr", *made])
+
+
 def run_step(step: Step) -> None:
     """Run one command in a process of its own, unless its products are there.
 
@@ -266,7 +273,10 @@ def run_step(step: Step) -> None:
     """
     names = ", ".join(map(str, step.products))
     if step.done:
-        return say(f"{step.stage}: skipped, {names} {'is' if len(step.products) == 1 else 'are'} there")
+        say(f"{step.stage}: skipped, {names} {'is' if len(step.products) == 1 else 'are'} there")
+        if step.stage == "train" and (other := _other_command(step)):
+            say(f"  made by another command, {other}; for a new run name another run=FOLDER")
+        return
     say(f"{step.stage}: {shlex.join(['asr', *step.command])}")
     with subprocess.Popen([sys.executable, "-m", "asr.cli", *step.command]) as process:
         try:
@@ -282,4 +292,4 @@ def run_step(step: Step) -> None:
         write_file(step.products[-1], json.dumps({"command": ["asr", *step.command]}) + "\n")
     if not step.done:
         raise DataError(f"stage {step.stage} made no {names}")
-    return None
+    return

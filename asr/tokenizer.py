@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import sentencepiece
+import yaml
 
 from asr.config import check_choice
 from asr.errors import CheckpointError, ConfigError, DataError
@@ -81,6 +84,32 @@ class Tokenizer:
     def pieces(self) -> list[str]:
         """All tokens as they are written, by their ids."""
         return [self.piece(token) for token in range(len(self))]
+
+
+def load_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, Any]]:
+    """Read a training run's `tokenizer.model`, with the normaliser that the run's `config.yaml` beside it names.
+
+    Args:
+        path: the SentencePiece model; without a `config.yaml` beside it the normaliser is the default.
+
+    Returns:
+        The tokenizer, and the run's configuration; empty where there is none.
+
+    Raises:
+        ConfigError: one of the files cannot be read.
+        CheckpointError: it is no SentencePiece model.
+    """
+    try:
+        setup = path.with_name("config.yaml")
+        run = yaml.safe_load(setup.read_text(encoding="utf-8")) if setup.is_file() else {}
+        normalizer = run.get("tokenizer", {}).get("normalizer", TokenizerConfig().normalizer)
+        return Tokenizer(path.read_bytes(), normalizer), run
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}: name a run's tokenizer.model") from error
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path.with_name('config.yaml')}: is not the configuration of a run: move it away"
+        ) from error
 
 
 def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:

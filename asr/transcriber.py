@@ -250,6 +250,29 @@ class Transcriber:
         rows = zip(found, log_probs, frames.tolist(), waveforms, strict=True)
         return [(best, self._words(best, scores[:length], waveform)) for best, scores, length, waveform in rows]
 
+    def attempt(self, waveforms: list[NDArray[np.float32]], words: bool) -> list[Found | str]:
+        """Decode a batch; if that raises, each row alone, so that a row takes no other with it.
+
+        Args:
+            waveforms: mono samples at 16 kHz, each of shape (S,).
+            words: whether to place the words, too.
+
+        Returns:
+            For each waveform a hypothesis and its words, or why there are none.
+        """
+        try:
+            found = (
+                self.decode_words(waveforms) if words else [(best, None) for best in self.decode_waveforms(waveforms)]
+            )
+        except Exception as error:  # whatever it is, it is written into the transcript
+            found, reason = None, f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        # Out here the error is gone, and with it all that its frames held of the batch's memory.
+        if found is None:
+            if len(waveforms) == 1:
+                return [reason]
+            return [result for waveform in waveforms for result in self.attempt([waveform], words)]
+        return [each if math.isfinite(each[0].score) else "the model's scores are not finite" for each in found]
+
     def _search(self, waveforms: list[NDArray[np.float32]]) -> tuple[list[Hypothesis], Tensor, Tensor]:
         encoder_out, frames = self._encode(waveforms)
         return (
@@ -308,23 +331,8 @@ class Transcriber:
         samples = [len(chunk.waveform) for chunk in chunks]
         for batch in group_by_length(samples, self.batch_seconds * SAMPLE_RATE):
             waveforms = [chunks[row].waveform for row in batch]
-            results |= zip(batch, self._attempt(waveforms, words), strict=True)
+            results |= zip(batch, self.attempt(waveforms, words), strict=True)
         return (results[row] for row in range(len(chunks)))
-
-    def _attempt(self, waveforms: list[NDArray[np.float32]], words: bool) -> list[Found | str]:
-        """Decode a batch; if that raises, each row alone, so that a row takes no other with it."""
-        try:
-            found = (
-                self.decode_words(waveforms) if words else [(best, None) for best in self.decode_waveforms(waveforms)]
-            )
-        except Exception as error:  # whatever it is, it is written into the transcript
-            found, reason = None, f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        # Out here the error is gone, and with it all that its frames held of the batch's memory.
-        if found is None:
-            if len(waveforms) == 1:
-                return [reason]
-            return [result for waveform in waveforms for result in self._attempt([waveform], words)]
-        return [each if math.isfinite(each[0].score) else "the model's scores are not finite" for each in found]
 
     def _segment(self, chunk: Chunk, hypothesis: Hypothesis, alignment: Alignment | None) -> Segment:
         text = self.model.tokenizer.decode(hypothesis.tokens)

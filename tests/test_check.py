@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from examples import heed_interrupts
 
 from asr.check import KINDS, check
@@ -202,6 +203,31 @@ def test_tokenizer_says_what_cannot_be_aligned_or_written(asr, manifest, tokeniz
         ("odd_characters", rows[2].id),
     }
     assert not any("infeasible" in note for note in found["notes"])
+
+
+def test_a_runs_tokenizer_is_read_as_the_run_has_it(asr, manifest, tokenizer, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "tokenizer.model").write_bytes(tokenizer.model)
+    rows = [replace(each, text=each.text.upper()) for each in list(manifest)[:3]]
+    rows[1] = replace(rows[1], text=rows[1].text + " " + rows[1].text)  # fits 40 ms frames, not 80
+    write_manifest(tmp_path / "train.jsonl", rows)
+
+    def kinds(normalizer: str, subsampling: int) -> set[tuple[str, str]]:
+        setup = {"tokenizer": {"normalizer": normalizer}, "model": {"encoder": {"subsampling": subsampling}}}
+        (run / "config.yaml").write_text(yaml.safe_dump(setup))
+        asr(tmp_path / "train.jsonl", "--tokenizer", run / "tokenizer.model", "--json", tmp_path / "f.json")
+        findings = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))["findings"]
+        return {(each["kind"], each["id"]) for each in findings}
+
+    odd = {("odd_characters", row.id) for row in rows}
+    assert kinds("basic", 4) == set()
+    assert kinds("basic", 8) == {("infeasible", rows[1].id)}
+    assert kinds("none", 4) >= odd  # the vocabulary has small letters only
+    (run / "config.yaml").write_text("- a list")
+    code, output = asr(tmp_path / "train.jsonl", "--tokenizer", run / "tokenizer.model")
+    assert code == 2
+    assert "config.yaml: is no run's configuration" in output
 
 
 def test_processes_change_nothing_and_every_kind_is_explained(recordings, tmp_path):

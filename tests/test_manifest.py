@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from asr import exchange
+from asr.decoding.arpa import read_sentences
 from asr.errors import DataError
 from asr.manifest import Manifest, Utterance, read_packed, write_manifest
 
@@ -285,6 +286,14 @@ def test_keys_without_a_meaning_here_are_carried_where_asked_for(tmp_path: Path)
     write_manifest(tmp_path / "again.jsonl", manifest.select(np.array([True, False])))
     (line,) = (tmp_path / "again.jsonl").read_text().splitlines()
     assert json.loads(line) == entry("a", **others)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_manifest(tmp_path: Path) -> None:
+    row = {"audio_filepath": "a.wav", "duration": 1.0, "text": "one", "gender": "f"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8-sig")
+    for others in (False, True):
+        assert Manifest.load(tmp_path / "m.jsonl", others=others).texts == ["one"]
+    assert list(read_sentences(tmp_path / "m.jsonl")) == ["one"]
 
 
 def test_a_zipped_manifest_is_written_as_one(tmp_path: Path) -> None:

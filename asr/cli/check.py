@@ -14,9 +14,8 @@ from asr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from asr.check import Checked
-    from asr.tokenizer import Tokenizer
 
-FACTOR = 4  # feature frames for each encoder frame where only a tokenizer is given: 40 ms, as most recipes here
+FACTOR = 4  # feature frames for each encoder frame where nothing says how many: 40 ms, as most recipes here
 
 
 def check(
@@ -24,7 +23,8 @@ def check(
         list[Path], typer.Argument(metavar="MANIFEST...", help="Manifests (JSONL), training data first, tests last.")
     ],
     tokenizer: Annotated[
-        Path | None, typer.Option("--tokenizer", help="SentencePiece model: finds what CTC cannot align at 40 ms.")
+        Path | None,
+        typer.Option("--tokenizer", help="A run's tokenizer.model: finds what CTC cannot align, or not write."),
     ] = None,
     model: Annotated[
         Path | None,
@@ -51,14 +51,17 @@ def check(
     from asr.evaluation.plausibility import TranscriptJudge, infeasible_rows
     from asr.manifest import Manifest
     from asr.model import checkpoint
+    from asr.tokenizer import load_tokenizer
     from asr.transcriber import checkpoint_file, choose_device
 
     targets = _clean_targets(manifests, write_clean)
     recognizer = None
     if model:
         recognizer, _ = checkpoint.load(checkpoint_file(model), choose_device(device))
-    pieces = _load_tokenizer(tokenizer) if tokenizer else recognizer.tokenizer if recognizer else None
-    factor = recognizer.config.encoder.subsampling if recognizer else FACTOR
+    pieces, factor = (recognizer.tokenizer, recognizer.config.encoder.subsampling) if recognizer else (None, FACTOR)
+    if tokenizer:
+        pieces, setup = load_tokenizer(tokenizer)
+        factor = setup.get("model", {}).get("encoder", {}).get("subsampling", factor)
     loaded = [Manifest.load(path, others=bool(targets)) for path in manifests]
     utterances = sum(map(len, loaded))
     with progress("Checking", utterances * (2 if recognizer else 1)) as advance:
@@ -74,15 +77,6 @@ def check(
     _write_report(checked, report, json_file)
     _write_clean(checked, targets)
     raise typer.Exit(1 if any(finding.offends for finding in checked.findings) else 0)
-
-
-def _load_tokenizer(path: Path) -> Tokenizer:
-    from asr.tokenizer import Tokenizer
-
-    try:
-        return Tokenizer(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}: name a tokenizer.model") from error
 
 
 def _clean_targets(manifests: list[Path], target: Path | None) -> list[Path]:

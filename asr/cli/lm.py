@@ -68,19 +68,10 @@ def build(
 
 
 def _tokenizer(model: Path | None, path: Path | None) -> Tokenizer:
-    import yaml
-
     from asr.model import checkpoint
-    from asr.tokenizer import Tokenizer
+    from asr.tokenizer import load_tokenizer
     from asr.transcriber import checkpoint_file
 
     if model and path:
         raise ConfigError("--model and --tokenizer both name a vocabulary: choose one of them")
-    if path is None:
-        return checkpoint.load(checkpoint_file(model))[0].tokenizer
-    try:
-        setup = path.with_name("config.yaml")  # of the run that made it
-        begun = yaml.safe_load(setup.read_text()) if setup.is_file() else {}
-        return Tokenizer(path.read_bytes(), begun.get("tokenizer", {}).get("normalizer", "basic"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return load_tokenizer(path)[0] if path else checkpoint.load(checkpoint_file(model))[0].tokenizer

@@ -83,7 +83,8 @@ def show_result(result: dict[str, Any]) -> None:
         typer.echo(f"real-time factor {result['real_time_factor']:.4f} ({result['hardware']}{busy})")
     if result.get("unreadable"):
         first = next(row["error"] for row in result["results"] if "error" in row)
-        console.print(f"error: {result['unreadable']} files cannot be read, the first: {first}", style="red")
+        count = f"{result['unreadable']} utterances cannot be read or decoded"
+        console.print(f"error: {count}, the first: {first}", style="red")
     if result["slices"]:
         Console(highlight=False, markup=False, emoji=False).print(_table(result["slices"]))
 

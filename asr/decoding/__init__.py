@@ -41,7 +41,7 @@ def decode(
         ConfigError: the language model or the hotwords cannot be read, or do not fit the model.
     """
     if not encoder_out.numel():  # no utterance, or no frame of any
-        return [[Hypothesis((), (), 0.0)] for _ in lengths]
+        return [[Hypothesis((), 0.0)] for _ in lengths]
     log_probs = model.ctc_log_probs(encoder_out)
     if options.temperature != 1:
         log_probs = (log_probs / options.temperature).log_softmax(dim=-1)

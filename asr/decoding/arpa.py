@@ -75,7 +75,7 @@ def read_sentences(path: Path | str) -> Iterator[str]:
     manifest = ".jsonl" in path.suffixes
     number = 0
     try:
-        with opened(path, "rt", encoding="utf-8") as lines:
+        with opened(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):  # noqa: B007 (the error names it)
                 if line.strip():
                     text = json.loads(line)["text"] if manifest else line.strip()

@@ -7,7 +7,6 @@ Shapes: B batch, K beam, C candidate tokens of each hypothesis, V vocabulary, P 
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -103,7 +102,7 @@ def beam_search(
     slot_numbers = torch.arange(beam, device=device)
     base = beam * torch.arange(batch, device=device)[:, None]  # first row of each utterance
     token = torch.full((batch * beam,), START, device=device)
-    history: list[tuple[Tensor, Tensor, Tensor]] = []
+    history: list[tuple[Tensor, Tensor]] = []
     done = torch.zeros(batch, dtype=torch.bool, device=device)
     for step in range(int(bounds.max()) + 1):
         logits = model.decoder.step(token, cache)
@@ -127,7 +126,7 @@ def beam_search(
 
         slots, written = best // tokens.shape[2], tokens.flatten(1).gather(1, best)
         running = running.grow(slots, written, (local, attention, lm, bonus))
-        history.append((slots, written, running.attention))
+        history.append((slots, written))
         rows, token = (base + slots).flatten(), written.flatten()
         if beam > 1:
             cache.select(rows)
@@ -196,7 +195,7 @@ def _ended(
     return (worst >= hope) | behind | (bounds <= step)
 
 
-def _hypotheses(finished: _Finished, history: list[tuple[Tensor, Tensor, Tensor]]) -> list[list[Hypothesis]]:
+def _hypotheses(finished: _Finished, history: list[tuple[Tensor, Tensor]]) -> list[list[Hypothesis]]:
     """Walk back from each end to the start."""
     steps = [[part.tolist() for part in step] for step in history]
     results = []
@@ -205,12 +204,10 @@ def _hypotheses(finished: _Finished, history: list[tuple[Tensor, Tensor, Tensor]
         for score, length, slot, *parts in zip(*ends, strict=True):
             if score == NEVER:
                 continue
-            tokens, sums = [], []
-            for slots, written, attention in reversed(steps[:length]):
+            tokens = []
+            for slots, written in reversed(steps[:length]):
                 tokens.append(written[row][slot])
-                sums.append(attention[row][slot])
                 slot = slots[row][slot]
-            log_probs = [later - earlier for earlier, later in pairwise([0.0, *reversed(sums)])]
-            found.append(Hypothesis(tuple(reversed(tokens)), tuple(log_probs), score, None, *parts))
+            found.append(Hypothesis(tuple(reversed(tokens)), score, None, *parts))
         results.append(found)
     return results

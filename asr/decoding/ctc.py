@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from torch import Tensor
 
 from asr.decoding.options import Hypothesis
@@ -17,25 +19,12 @@ def best_paths(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         lengths: frames of each row, shape (B,).
 
     Returns:
-        One hypothesis for each utterance. A token's probability is the largest over its frames; the score is the sum
-        over all frames.
+        One hypothesis for each utterance; the score is the sum over all frames.
     """
-    best, tokens = log_probs.max(dim=-1)  # (B, T')
-    best = best * length_mask(lengths, best.shape[1])
-    scores = best.sum(dim=1).tolist()
-    rows = zip(tokens.tolist(), best.tolist(), lengths.tolist(), scores, strict=True)
-    return [[_collapse(path[:frames], peaks[:frames], score)] for path, peaks, frames, score in rows]
-
-
-def _collapse(path: list[int], log_probs: list[float], score: float) -> Hypothesis:
-    tokens: list[int] = []
-    peaks: list[float] = []
-    previous = BLANK
-    for token, log_prob in zip(path, log_probs, strict=True):
-        if token == previous and token != BLANK:
-            peaks[-1] = max(peaks[-1], log_prob)
-        elif token != BLANK:
-            tokens.append(token)
-            peaks.append(log_prob)
-        previous = token
-    return Hypothesis(tuple(tokens), tuple(peaks), score, ctc=score)
+    best, paths = log_probs.max(dim=-1)  # (B, T')
+    scores = (best * length_mask(lengths, best.shape[1])).sum(dim=1).tolist()
+    found = []
+    for path, frames, score in zip(paths.tolist(), lengths.tolist(), scores, strict=True):
+        tokens = tuple(token for token, _ in groupby(path[:frames]) if token != BLANK)
+        found.append([Hypothesis(tokens, score, ctc=score)])
+    return found

@@ -274,19 +274,18 @@ def _hypotheses(
             rows = come_from[rows]
         texts = np.stack(backwards[::-1], axis=1).reshape(batch, -1, len(history))  # (B, K, T'), or BLANK
         parts = parts.reshape(3, batch, -1)
-    score = parts[0] + weight * parts[1] + parts[2]
-    score /= (np.count_nonzero(texts != BLANK, axis=2) + 1.0) ** power
-    best = np.argsort(-score, axis=1, kind="stable")[:, :most]  # (B, N)
-    written = torch.from_numpy(np.take_along_axis(texts, best[..., None], axis=1))
-    peaks, counts = _peaks(written, log_probs)
+    ranks = parts[0] + weight * parts[1] + parts[2]
+    ranks /= (np.count_nonzero(texts != BLANK, axis=2) + 1.0) ** power
+    best = np.argsort(-ranks, axis=1, kind="stable")[:, :most]  # (B, N)
+    paths = np.take_along_axis(texts, best[..., None], axis=1)
+    others = (np.take_along_axis(part, best, axis=1) for part in (ranks, *parts))
     results = []
-    others = (np.take_along_axis(part, best, axis=1) for part in (score, *parts))
-    for utterance in zip(*(part.tolist() for part in (written, counts, peaks, *others)), strict=True):
+    for utterance in zip(*(part.tolist() for part in (paths, *others)), strict=True):
         found = []
-        for path, count, peak, *scores in zip(*utterance, strict=True):
-            if scores[0] > NEVER:
+        for path, score, ctc, lm, bonus in zip(*utterance, strict=True):
+            if score > NEVER:
                 tokens = tuple(token for token in path if token != BLANK)
-                found.append(Hypothesis(tokens, tuple(peak[:count]), scores[0], None, scores[1], 0.0, *scores[2:]))
+                found.append(Hypothesis(tokens, score, None, ctc, 0.0, lm, bonus))
         results.append(found)
     return results
 
@@ -303,22 +302,3 @@ def _listen_again(texts: Numbers, log_probs: Tensor) -> Scores:
         for heard, rows, count in zip(log_probs, written, counts, strict=True)
     ]
     return torch.stack(scores).double().numpy()
-
-
-def _peaks(written: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor]:
-    """Each token's largest log-probability from where it is written to where the next one is.
-
-    Args:
-        written: tokens by frame, shape (B, K, T').
-        log_probs: shape (B, T', V).
-
-    Returns:
-        Peaks of shape (B, K, T'), the first ones valid, and the count of tokens (B, K).
-    """
-    batch, beam, frames = written.shape
-    number = (written != BLANK).cumsum(dim=2)  # tokens so far
-    since = torch.where(written != BLANK, torch.arange(frames, device=written.device), 0).cummax(dim=2).values
-    last = written.gather(2, since)
-    values = log_probs[:, None].expand(-1, beam, -1, -1).gather(3, last[..., None])[..., 0]
-    peaks = values.new_full((batch, beam, frames + 1), NEVER).scatter_reduce_(2, number, values, "amax")
-    return peaks[..., 1:], number[..., -1]

@@ -7,6 +7,7 @@ the bonus of its tokens is taken back when the text goes on differently, also wi
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,9 @@ from asr.decoding.spotting import spot
 from asr.errors import ConfigError
 from asr.tokenizer import END, SPECIALS, UNKNOWN, WORD_START, Tokenizer
 
+log = logging.getLogger(__name__)
+
+MOST_SHOWN = 10  # words in a line of warning
 # Letters that earn no bonus: a short word is soon found where nobody said it. On 25 utterances of Mini LibriSpeech's
 # dev set with 100 words and bonus 1, 4 gave 15 of 61 words and 1 false hit; 2 gave 25 and 4, the best path 3 and 0.
 FREE_LETTERS = 4
@@ -71,6 +75,12 @@ class Hotwords:
         letters = (len(tokenizer.decode(word).replace(" ", "")) for word in self.words)
         self.worth = [bonus * max(0, count - FREE_LETTERS) for count in letters]
         """The most nats that each word is helped with."""
+        if short := [tokenizer.decode(word) for word, worth in zip(self.words, self.worth, strict=True) if not worth]:
+            log.warning(
+                "hotwords of %d letters or fewer are not helped, since they are heard everywhere: %s",
+                FREE_LETTERS,
+                ", ".join(short[:MOST_SHOWN]) + (", ..." if len(short) > MOST_SHOWN else ""),
+            )
         self.starts = torch.tensor([piece.startswith(WORD_START) for piece in tokenizer.pieces])
         """Which tokens begin a word, shape (V,)."""
 

@@ -80,8 +80,6 @@ class Hypothesis:
 
     tokens: tuple[int, ...]
     """Token ids, without start and end."""
-    token_log_probs: tuple[float, ...]
-    """Natural log-probability of each token: the decoder's in `attention` and `joint`, else the peak of CTC's."""
     score: float
     """What the search ranks by: the weighted sum of the parts below, normalised by length if that is asked for."""
     fallback: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,12 @@ from asr.evaluation.slices import estimate_snr, manifest_values
 from asr.evaluation.summary import SLICES, summarise
 from asr.manifest import Manifest
 from asr.normalize import get_normalizer
+from asr.samples import SAMPLE_RATE
+from asr.segmentation import LONGEST
 from asr.transcriber import Transcriber
+from asr.transcript import Word
 
-BATCH_SECONDS = 160.0  # padded audio decoded at once
+WHOLE_SECONDS = 2 * LONGEST  # time and memory of attention and of alignments grow with the square of the length
 
 
 def evaluate(
@@ -39,6 +42,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Decode every utterance of a manifest and compare it with its transcript.
 
+    Utterances are decoded whole, without the voice detector, which would only cut what a corpus has cut already; those
+    over WHOLE_SECONDS are transcribed as `Transcriber.transcribe` does it.
+
     Args:
         transcriber: the model and how it decodes.
         manifest: utterances with reference texts.
@@ -48,12 +54,12 @@ def evaluate(
 
     Returns:
         What `summarise` measures; `confidence`, what `measure_confidence` finds; real-time factors; the settings,
-        software and hardware that made them. An utterance whose audio cannot be read counts as one without any
-        hypothesis, and its row has the reason under `error`.
+        software and hardware that made them. An utterance that cannot be read or decoded counts as one without
+        any hypothesis, and its row has the reason under `error`.
 
     Raises:
         DataError: the manifest is empty, holds no reference text, or lacks a key of `slice_by`.
-        AudioError: no file can be read at all.
+        AudioError: no utterance can be read or decoded at all.
     """
     if not len(manifest):
         raise DataError("the manifest holds no utterance")
@@ -66,7 +72,7 @@ def evaluate(
     if len(errors) == len(heard):
         raise AudioError(errors[0])
     rows = [
-        {"id": name, "reference": reference, **found, **{key: column[row] for key, column in columns.items()}}
+        {**{key: column[row] for key, column in columns.items()}, "id": name, "reference": reference, **found}
         for row, (name, reference, found) in enumerate(
             zip(manifest.table["id"].to_pylist(), manifest.texts, heard, strict=True)
         )
@@ -99,7 +105,7 @@ def _decode_all(
     """Give what was heard in each utterance, and the seconds spent on reading and on decoding."""
     heard: dict[int, dict[str, Any]] = {}
     reading = decoding = 0.0
-    for rows in group_by_length(manifest.durations.tolist(), BATCH_SECONDS):
+    for rows in group_by_length(manifest.durations.tolist(), transcriber.batch_seconds):
         began = time.perf_counter()
         waveforms: dict[int, NDArray[np.float32]] = {}
         for row in rows:
@@ -109,16 +115,41 @@ def _decode_all(
             except AudioError as error:
                 heard[row] = {"hypothesis": "", "fallback": None, "error": str(error)}
         ready = time.perf_counter()
-        found = transcriber.decode_words(list(waveforms.values()))
-        for row, (best, alignment) in zip(waveforms, found, strict=True):
-            text = transcriber.model.tokenizer.decode(best.tokens)
-            confidences = [(word.text, round(word.confidence, 4)) for word in alignment.words]
-            heard[row] = {"hypothesis": text, "fallback": best.fallback, "word_confidences": confidences}
+        heard |= zip(waveforms, _decode(transcriber, list(waveforms.values())), strict=True)
         reading, decoding = reading + ready - began, decoding + time.perf_counter() - ready
         for row, waveform in waveforms.items():
             heard[row]["snr"] = estimate_snr(waveform)
         progress(len(rows))
     return [heard[row] for row in range(len(manifest))], reading, decoding
+
+
+def _decode(transcriber: Transcriber, waveforms: list[NDArray[np.float32]]) -> list[dict[str, Any]]:
+    """Give what is heard in each of a batch: decoded whole, or cut as `asr transcribe` does it if that is too long."""
+    if any(len(waveform) > WHOLE_SECONDS * SAMPLE_RATE for waveform in waveforms):
+        return [_transcribe(transcriber, waveform) for waveform in waveforms]
+    rows = []
+    for found in transcriber.attempt(waveforms, words=True):
+        if isinstance(found, str):
+            rows.append({"hypothesis": "", "fallback": None, "error": found})
+            continue
+        best, alignment = found
+        text = transcriber.model.tokenizer.decode(best.tokens)
+        words = alignment.words if alignment else ()
+        rows.append({"hypothesis": text, "fallback": best.fallback, "word_confidences": _confidences(words)})
+    return rows
+
+
+def _transcribe(transcriber: Transcriber, waveform: NDArray[np.float32]) -> dict[str, Any]:
+    transcript = transcriber.transcribe((waveform, SAMPLE_RATE), word_timestamps=True)
+    words = [word for segment in transcript.segments for word in segment.words]
+    fallback = next((segment.fallback for segment in transcript.segments if segment.fallback), None)
+    failed = [{"error": span.reason} for span in transcript.spans if span.kind == "failed"]
+    row = {"hypothesis": transcript.text, "fallback": fallback, "word_confidences": _confidences(words)}
+    return row | (failed[0] if failed else {})
+
+
+def _confidences(words: Iterable[Word]) -> list[tuple[str, float]]:
+    return [(word.text, round(word.confidence, 4)) for word in words]
 
 
 def _conditions(transcriber: Transcriber) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from asr.errors import DataError
 from asr.evaluation.summary import summarise
+from asr.manifest import make_ids
 from asr.normalize import get_normalizer
 
 Rows = dict[str, dict[str, Any]]
@@ -116,20 +117,28 @@ def _text(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _json(path: Path, keys: Sequence[str]) -> Callable[[str, str], Iterator[tuple[str, dict[str, Any]]]]:
     """Read JSON lines, with the text of all of them under the same key: another one may be the other side's."""
-    there = {name for number, line in _lines(path) for name in _object(line, f"{path}, line {number}")}
+    rows = [_object(line, f"{path}, line {number}") for number, line in _lines(path)]
+    there = {name for row in rows for name in row}
     if not (found := [key for key in keys if key in there]):
         raise DataError(f"{path}: no line has one of {', '.join(keys)}")
     key = found[0]
+    names = iter(_names(rows))
 
     def read(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        row = _object(line, place)
-        name = next((row[each] for each in ("id", "audio_filepath") if row.get(each) not in (None, "")), None)
-        if name is None or not isinstance(row.get(key), str):
+        row, name = _object(line, place), next(names)
+        if not name or not isinstance(row.get(key), str):
             raise DataError(f"{place}: needs an id (or audio_filepath) and {key}, which is a text")
         speaker = {} if row.get("speaker") is None else {"speaker": str(row["speaker"])}
-        yield str(name), {**row, **speaker, "text": row[key]}
+        yield name, {**row, **speaker, "text": row[key]}
 
     return read
+
+
+def _names(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Name rows by their ids, or by their audio as a manifest does."""
+    known = ["" if row.get("id") is None else str(row["id"]) for row in rows]
+    offsets = [offset if isinstance(offset := row.get("offset"), int | float) else 0.0 for row in rows]
+    return make_ids(known, [str(row.get("audio_filepath") or "") for row in rows], offsets)
 
 
 def _object(line: str, place: str) -> dict[str, Any]:

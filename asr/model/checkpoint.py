@@ -82,7 +82,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[Recogniz
         layers = config.encoder.layers + config.decoder.layers
         check_sizes(layers, lambda: _skeleton(config, len(tokenizer)), state)
         model = restore(lambda: Recognizer(config, tokenizer), state)
-        about = json.loads(metadata["about"])
+        about = _object(metadata["about"])
     return model.to(device), about
 
 
@@ -106,8 +106,15 @@ def describe(path: Path | str) -> dict[str, Any]:
             "stored_as": str(state["ctc_head.weight"].dtype).removeprefix("torch."),
             "tokenizer": {"tokens": len(tokenizer), "normalizer": tokenizer.normalizer.name},
             "config": json.loads(metadata["config"]),
-            "about": json.loads(metadata["about"]),
+            "about": _object(metadata["about"]),
         }
+
+
+def _object(text: str) -> dict[str, Any]:
+    about = json.loads(text)
+    if not isinstance(about, dict):
+        raise ValueError(f"what is said about it is no object but {type(about).__name__}")
+    return about
 
 
 @contextmanager

@@ -81,7 +81,7 @@ class TrainingConfig:
     check_after: int = 2000
     """Steps after which a validation says so if CTC writes only blanks or attention does not move forward."""
     accelerator: str = "auto"
-    """Lightning's name of the hardware: `auto`, `cpu`, `gpu`."""
+    """Lightning's name of the hardware: `cpu`, `gpu`, or `auto`: a CUDA GPU where there is one, else the CPU."""
     devices: int = 1
     """Devices on each machine that train together."""
     nodes: int = 1

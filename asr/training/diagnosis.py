@@ -19,6 +19,7 @@ from asr.model.inspection import attention_weights, cross_attention, mean_frames
 from asr.model.recognizer import Batch
 from asr.tokenizer import BLANK
 from asr.training.module import RecognizerModule
+from asr.training.optimizers import warmup
 from asr.training.pictures import draw_curves, draw_heads
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Diagnosis(Callback):
             self.source_wer = rate
             return
         if trainer.is_global_zero:
-            warm = trainer.global_step >= pl_module.optimizer_config.warmup_steps
+            warm = trainer.global_step >= warmup(pl_module.optimizer_config, int(trainer.estimated_stepping_batches))
             if warm and self.source_wer is not None and rate > self.source_wer:
                 log.warning(WORSE, 100 * rate, 100 * self.source_wer)
             logger = next(logger for logger in trainer.loggers if isinstance(logger, CSVLogger))

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from asr.errors import ConfigError
 from asr.model.recognizer import Recognizer
-from asr.tokenizer import SPECIALS, Tokenizer, TokenizerConfig, extend_tokenizer, train_tokenizer
+from asr.tokenizer import SPECIALS, UNKNOWN, Tokenizer, TokenizerConfig, extend_tokenizer, train_tokenizer
 from asr.training.config import FinetuneConfig
 
 log = logging.getLogger(__name__)
 
 ROWS = ("decoder.embedding.weight", "ctc_head.weight", "ctc_head.bias")  # what has one row for each token
+MOST_SHOWN = 40  # letters in a line of warning
 ADAPTED = ("encoder.blocks.", "decoder.blocks.")
 CLOSING = {  # the layers that the branches of a block end in: without them it only passes its input on
     "conformer": ("first_half.2.", "attention.attention.out.", "convolution.project.", "second_half.2."),
@@ -46,6 +47,7 @@ def begin_with(
     if finetune.added_blocks:
         source = deepen(source, finetune.added_blocks)
     if finetune.tokenizer == "keep":
+        _warn_of_unknown(source.tokenizer, texts)
         return source.train()
     extended = finetune.tokenizer == "extend"
     wanted = extend_tokenizer(source.tokenizer, texts) if extended else train_tokenizer(texts, tokenizer)
@@ -62,6 +64,22 @@ def begin_with(
     if new:
         log.warning("%d of %d tokens are new: their output rows begin at random", new, len(wanted))
     return model.train()
+
+
+def _warn_of_unknown(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    """Say what cannot be written in a vocabulary that is kept, since the model would learn to write nothing there."""
+    odd = [text for text in texts if UNKNOWN in tokenizer.encode(text)]
+    if not odd:
+        return
+    letters = {letter for text in odd for letter in tokenizer.normalizer(text)}
+    unknown = sorted(letter for letter in letters if UNKNOWN in tokenizer.encode(letter))
+    log.warning(
+        "%d of %d texts hold what the model's vocabulary lacks, and it will learn to write nothing there: %s; "
+        "finetune.tokenizer=extend adds it, or write numbers and names in letters that it knows",
+        len(odd),
+        len(texts),
+        " ".join(unknown[:MOST_SHOWN]) or "rare combinations of letters",
+    )
 
 
 def deepen(source: Recognizer, added: int) -> Recognizer:

@@ -51,7 +51,7 @@ from asr.training.nonfinite import SkipNonFinite
 from asr.training.progress import show_progress
 from asr.training.provenance import provenance, write_setup
 from asr.training.sharded import ShardedModule
-from asr.training.trainer import begin, go_on, keep_optimizer, make_trainer
+from asr.training.trainer import begin, go_on, hardware, keep_optimizer, make_trainer, tell_changes
 from asr.training.vocabulary import prepare_tokenizer
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,7 @@ def _prepare(
         config = replace(config, optimizer=keep_optimizer(config.optimizer, begun["optimizer"]))
         short_first = begun["data"].get("short_first", True)  # earlier versions knew no other order
         config = replace(config, data=replace(config.data, short_first=short_first))
+        tell_changes(config, begun)
         model = Recognizer(config.model, Tokenizer(vocabulary.read_bytes(), config.tokenizer.normalizer))
     elif source:
         texts = [text for path in config.data.train for text in Manifest.load(path).texts]
@@ -207,7 +208,7 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
 
 
 def _on_gpu(training: TrainingConfig) -> bool:
-    return torch.cuda.is_available() and training.accelerator in ("auto", "gpu", "cuda")
+    return torch.cuda.is_available() and hardware(training) in ("gpu", "cuda")
 
 
 def _precision(training: TrainingConfig) -> str:

@@ -42,7 +42,7 @@ from asr.training.export import ExportBest
 from asr.training.optimizers import configured_rates, make_optimizer, make_schedule, set_rates
 from asr.training.progress import show_progress
 from asr.training.provenance import clocked, write_setup
-from asr.training.trainer import begin, go_on, keep_optimizer, make_trainer
+from asr.training.trainer import begin, go_on, keep_optimizer, make_trainer, tell_changes
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +210,7 @@ def train_language_model(config: LanguageModelRun, recognizer: Path, resume: boo
             )
         config = replace(config, model=build(LanguageModelConfig, begun["model"], f"{run}/config.yaml"))
         config = replace(config, optimizer=keep_optimizer(config.optimizer, begun["optimizer"]))
+        tell_changes(config, begun)
     tokenizer = checkpoints.load(recognizer)[0].tokenizer
     data = TextDataModule(config, tokenizer)
     if data.left_out:

@@ -150,10 +150,23 @@ class RecognizerModule(lightning.LightningModule):
                 weight.grad.mul_(share / tokens.clamp_min(1.0))
 
     def validation_step(self, batch: Batch, batch_index: int) -> list[Hypothesis]:
-        """Decode one batch and keep its texts beside the references; gives the best hypotheses."""
-        self._log("valid", self.model.loss(batch))
-        encoder_out, lengths = self.model.encode(batch.waveform, batch.lengths)
-        best = [hypotheses[0] for hypotheses in decode(self.model, encoder_out, lengths, self.decoding)]
+        """Decode one batch and keep its texts beside the references; gives the best hypotheses.
+
+        Raises:
+            DataError: it does not fit into memory.
+        """
+        try:
+            self._log("valid", self.model.loss(batch))
+            encoder_out, lengths = self.model.encode(batch.waveform, batch.lengths)
+            best = [hypotheses[0] for hypotheses in decode(self.model, encoder_out, lengths, self.decoding)]
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            seconds = float(batch.lengths.max()) / SAMPLE_RATE
+            raise DataError(
+                f"data.valid: {batch.ids[0]} ({seconds:.0f} s) and what is decoded with it do not fit into memory: cut "
+                "long recordings (asr prepare, asr manifest), or choose a smaller data.batch_seconds"
+            ) from error
         texts = [self.model.tokenizer.decode(hypothesis.tokens) for hypothesis in best]
         self.pairs += [(self.references[name], text) for name, text in zip(batch.ids, texts, strict=True)]
         return best

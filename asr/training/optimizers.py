@@ -123,16 +123,21 @@ def configured_rates(optimizer: torch.optim.Optimizer) -> list[tuple[float, floa
     return [(group["initial_lr"], group["weight_decay"]) for group in optimizer.param_groups]
 
 
+def warmup(config: OptimizerConfig, steps: int) -> int:
+    """Give the steps in which the rate rises, of so many: a short run must reach its peak, too."""
+    return min(config.warmup_steps, max(1, steps // 2))
+
+
 def rate_share(step: int, config: OptimizerConfig, steps: int) -> float:
     """Give the learning rate at a step (from 0) as a share of its peak."""
-    warmup = min(config.warmup_steps, max(1, steps // 2))  # a short run must reach its peak, too
-    if step < warmup:
-        return (step + 1) / warmup
+    rising = warmup(config, steps)
+    if step < rising:
+        return (step + 1) / rising
     if config.schedule == "inverse_sqrt":
-        return math.sqrt(warmup / (step + 1))
+        return math.sqrt(rising / (step + 1))
     if config.schedule == "wsd":
-        decaying = max(1, int(config.decay_share * (steps - warmup)))
+        decaying = max(1, int(config.decay_share * (steps - rising)))
         left = min(1.0, max(0.0, (steps - step) / decaying))
         return config.final_share + (1 - config.final_share) * left
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    progress = min(1.0, (step - rising) / max(1, steps - rising))
     return config.final_share + (1 - config.final_share) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
@@ -37,17 +39,28 @@ def begin(run: Path, resume: bool, seed: int) -> None:
 
 
 def keep_optimizer(config: OptimizerConfig, begun: Mapping[str, Any]) -> OptimizerConfig:
-    """Keep what the saved moments hang on; numbers may change, and a line says which do.
+    """Keep what the saved moments hang on; `begun` is what RUN/config.yaml has under `optimizer`."""
+    return replace(config, name=begun["name"], layer_decay=begun["layer_decay"])
+
+
+def tell_changes(config: Any, begun: Mapping[str, Any]) -> None:
+    """Say what a run goes on with that is not as it was: a forgotten override changes the whole plan.
 
     Args:
-        config: as the run is told to go on.
-        begun: what RUN/config.yaml has under `optimizer`.
+        config: as the run goes on.
+        begun: what RUN/config.yaml holds.
     """
-    config = replace(config, name=begun["name"], layer_decay=begun["layer_decay"])
-    for key, value in asdict(config).items():
-        if key in begun and begun[key] != value:
-            log.warning("optimizer.%s is %s from here on, it was %s", key, value, begun[key])
-    return config
+    for name, value in _flat(yaml.safe_load(yaml.safe_dump(asdict(config)))).items():  # as it will stand there
+        before = _flat(begun).get(name, value)
+        if before != value:
+            log.warning("%s is %s from here on, it was %s", name, value, before)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def go_on(run: Path) -> Path:
@@ -61,6 +74,13 @@ def go_on(run: Path) -> Path:
     with suppress(FileNotFoundError):  # there are none yet, or another rank was first
         (run / "metrics.csv").replace(run / f"metrics-{sitting:03}.csv")
     return newest
+
+
+def hardware(training: TrainingConfig) -> str:
+    """Name what trains: `auto` is CUDA where there is any, else the CPU, since Apple's GPUs lack CTC's loss."""
+    if training.accelerator != "auto":
+        return training.accelerator
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def make_trainer(
@@ -80,7 +100,7 @@ def make_trainer(
     """
     try:
         return lightning.Trainer(
-            accelerator=training.accelerator,
+            accelerator=hardware(training),
             plugins=[AtomicCheckpointIO()],
             max_epochs=training.epochs,
             limit_train_batches=training.batches or None,

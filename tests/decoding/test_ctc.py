@@ -26,12 +26,3 @@ def test_best_path_is_the_most_probable_path_of_all():
         path, score = max(scores.items(), key=lambda item: item[1])
         assert best.tokens == tuple(token for token, _ in itertools.groupby(path) if token != BLANK)
         assert best.score == pytest.approx(score, abs=1e-5)
-
-
-def test_a_token_has_the_probability_of_its_peak():
-    log_probs = torch.full((1, 5, 3), -9.0)
-    for frame, (token, value) in enumerate([(0, -0.1), (1, -0.5), (1, -0.2), (0, -0.1), (1, -0.3)]):
-        log_probs[0, frame, token] = value
-    ((best,),) = decode(Listens(), log_probs, torch.tensor([5]), DecodingOptions())  # type: ignore[arg-type]
-    assert best.tokens == (1, 1)
-    assert best.token_log_probs == pytest.approx((-0.2, -0.3))

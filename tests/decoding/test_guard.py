@@ -115,7 +115,7 @@ def test_attention_that_follows_the_audio_is_told_from_one_that_stands_still(mod
 @pytest.mark.parametrize("mode", ["attention", "joint"])
 def test_a_text_that_goes_round_in_circles_is_not_given_out(model, monkeypatch, mode):
     """Whatever the search found best, and although its attention may well move on through the audio."""
-    circle, plain = (Hypothesis(tokens, (0.0,) * len(tokens), -1.0) for tokens in ((5, 6) * 6, (5, 6, 7)))
+    circle, plain = (Hypothesis(tokens, -1.0) for tokens in ((5, 6) * 6, (5, 6, 7)))
     monkeypatch.setattr(attention, "listens", lambda *arguments: [True])
     audio = torch.randn(1, 50, 32), torch.tensor([50])
     for found, fallback in (([plain, circle], None), ([circle, plain], "ctc"), ([], "ctc")):

@@ -77,10 +77,11 @@ def test_hotwords_come_from_a_list_or_a_file(tmp_path):
         Hotwords(["ann", "ŧaŧ"], TOKENIZER, 1.0)
 
 
-def test_long_words_are_worth_more_and_case_and_punctuation_do_not_matter():
+def test_long_words_are_worth_more_and_case_and_punctuation_do_not_matter(caplog):
     hotwords = Hotwords(["New York!", "new york", "ann"], TOKENIZER, 2.0)
     assert hotwords.words == [tuple(TOKENIZER.encode("new york")), tuple(TOKENIZER.encode("ann"))]
     assert hotwords.worth == [2.0 * (7 - FREE_LETTERS), 0.0]
+    assert caplog.messages == ["hotwords of 4 letters or fewer are not helped, since they are heard everywhere: ann"]
 
 
 def test_the_best_place_of_a_word_equals_the_best_of_all_alignments():

@@ -47,7 +47,6 @@ def check_same(one, other):
         assert mine.fallback == yours.fallback
         for part in ("score", "ctc", "attention", "lm", "bonus"):
             assert getattr(mine, part) == pytest.approx(getattr(yours, part), abs=1e-4, rel=1e-5)
-        assert mine.token_log_probs == pytest.approx(yours.token_log_probs, abs=1e-3)
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "lm"])
@@ -116,8 +115,6 @@ def test_scores_are_the_weighted_parts(embedded, settings):
     fused = options.lm_weight * best.lm + best.bonus
     assert best.score == pytest.approx(weights[0] * best.ctc + weights[1] * best.attention + fused, abs=1e-4)
     assert best.lm < 0
-    assert len(best.token_log_probs) == len(best.tokens)
-    assert all(value <= 0 for value in best.token_log_probs)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from examples import DATA
 
 from asr.decoding import DecodingOptions
 from asr.errors import AudioError, ConfigError, DataError
-from asr.evaluation.evaluate import decoding_label, evaluate
+from asr.evaluation.evaluate import WHOLE_SECONDS, decoding_label, evaluate
 from asr.evaluation.slices import estimate_snr, group, manifest_values
 from asr.evaluation.summary import summarise
 from asr.manifest import Manifest
@@ -158,6 +158,52 @@ def test_audio_that_cannot_be_read_counts_as_not_heard(model, tmp_path):
     path.write_text(json.dumps(lines[0] | {"audio_filepath": names[1]}) + "\n")
     with pytest.raises(AudioError, match=r"gone\.flac"):
         evaluate(Transcriber(model), Manifest.load(path))
+
+
+def test_an_utterance_that_cannot_be_decoded_costs_no_other(model, monkeypatch):
+    encode = model.encode
+
+    def fail_on_the_second(padded, lengths):
+        if bad in lengths.tolist():
+            raise RuntimeError("out of memory")
+        return encode(padded, lengths)
+
+    manifest = Manifest.load(DATA / "manifest.jsonl")
+    whole = evaluate(Transcriber(model), manifest)
+    bad = round(manifest[1].duration * 16000)
+    monkeypatch.setattr(model, "encode", fail_on_the_second)
+    result = evaluate(Transcriber(model), manifest)
+    assert result["unreadable"] == 1
+    assert result["results"][1]["error"] == "RuntimeError: out of memory"
+    assert [row["hypothesis"] for row in result["results"][2:]] == [row["hypothesis"] for row in whole["results"][2:]]
+
+
+def test_what_is_too_long_to_decode_whole_is_cut_as_for_transcripts(tmp_path):
+    english = Transcriber.load(device="cpu")
+    files = sorted(DATA.glob("*.flac"))
+    talk = np.concatenate([soundfile.read(file, dtype="float32")[0] for file in files])
+    soundfile.write(tmp_path / "talk.wav", talk, 16000)
+    rows = [
+        {"audio_filepath": str(tmp_path / "talk.wav"), "duration": len(talk) / 16000, "text": "knit"},
+        {"audio_filepath": str(files[0]), "duration": 2.0, "text": "knit"},
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(talk) / 16000 > WHOLE_SECONDS
+    long, short = evaluate(english, Manifest.load(tmp_path / "m.jsonl"))["results"]
+    transcript = english.transcribe(tmp_path / "talk.wav")
+    assert len(transcript.segments) > 3
+    assert long["hypothesis"] == transcript.text
+    assert [word for word, _ in long["word_confidences"]] == transcript.text.split()
+    assert 0 < len(short["hypothesis"]) < len(long["hypothesis"]) / 10
+
+
+def test_the_manifest_cannot_replace_what_was_heard(model, tmp_path):
+    line = json.loads((DATA / "manifest.jsonl").read_text().splitlines()[0])
+    row = line | {"audio_filepath": str(DATA / line["audio_filepath"]), "hypothesis": line["text"]}
+    (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
+    result = evaluate(Transcriber(model), Manifest.load(tmp_path / "m.jsonl"), slice_by=["hypothesis"])
+    assert result["wer"] > 0
+    assert list(result["slices"]) == ["hypothesis"]
 
 
 def test_a_decoding_is_named_by_what_is_not_default():

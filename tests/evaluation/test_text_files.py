@@ -7,6 +7,7 @@ import pytest
 
 from asr.errors import DataError
 from asr.evaluation.text_files import read_texts, score_files
+from asr.manifest import Manifest
 
 SCLITE = Path(__file__).parent / "sclite"
 EXPECTED = json.loads((SCLITE / "expected.json").read_text())
@@ -152,6 +153,16 @@ def test_an_utterance_without_a_hypothesis_does_not_get_its_reference(tmp_path):
         (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines[:2], odd, lines[3]]))
         with pytest.raises(DataError, match=r"line 3: needs an id .* and pred_text"):
             score_files(tmp_path / "m.jsonl", tmp_path / "m.jsonl")
+
+
+def test_stretches_of_a_file_without_ids_are_named_as_a_manifest_names_them(tmp_path):
+    file = {"audio_filepath": "a/x.wav", "duration": 1.0}
+    rows = [file | {"offset": start, "text": f"word {start}"} for start in (0, 1)]
+    reference = write(tmp_path / "ref.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    ids = Manifest.load(reference).table["id"].to_pylist()
+    assert list(read_texts(reference)) == ids == ["x", "x-1"]
+    hypothesis = write(tmp_path / "hyp.txt", "x-1 word 1\nx word 0\n")
+    assert score_files(reference, hypothesis)["wer"] == 0
 
 
 def test_words_go_to_the_segment_around_them_where_segments_overlap(tmp_path):

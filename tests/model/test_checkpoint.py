@@ -63,6 +63,14 @@ def test_describe_counts_what_the_model_counts(model, tmp_path):
     assert found["about"] == {"data": "x"}
 
 
+@pytest.mark.parametrize("about", [None, [], "x", 5])
+def test_what_is_said_about_a_checkpoint_is_an_object(model, tmp_path, about):
+    checkpoint.save(tmp_path / "m.safetensors", model, about)
+    for read in (checkpoint.load, checkpoint.describe):
+        with pytest.raises(CheckpointError, match=r"m\.safetensors: .*what is said about it is no object"):
+            read(tmp_path / "m.safetensors")
+
+
 def test_loading_needs_no_lightning(model, tmp_path):
     checkpoint.save(tmp_path / "m.safetensors", model, {})
     code = (

@@ -93,6 +93,9 @@ def test_from_corpus_to_error_rate(tmp_path: Path, digits: Path, monkeypatch: py
     assert code == 0
     assert [told.count(f"{stage}: skipped") for stage in ("prepare", "tokenizer", "train", "evaluate")] == [1, 1, 1, 2]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert "made by another command" not in told
+    told = asr(*line, "training.epochs=7", "--stage", "train")[2]
+    assert "made by another command, asr train --config spoken_digits model.encoder.layers=1" in " ".join(told.split())
 
     Path("run/spoken_digits/train.done").unlink()  # as after an interruption
     shown = asr(*line, "--dry-run", "--stage", "train")[1]

@@ -57,6 +57,16 @@ def test_rows_stay_with_their_token(source, choice, caplog):
         assert torch.equal(weight, model.encoder.state_dict()[name])
 
 
+def test_letters_that_a_kept_vocabulary_lacks_are_named(source, caplog):
+    begin_with(source, ["one two", "two 2 buzzing", "three"], FinetuneConfig(), CHARACTERS)
+    (message,) = caplog.messages
+    assert message.startswith("1 of 3 texts hold what the model's vocabulary lacks")
+    assert ": 2 b g i u z; finetune.tokenizer=extend adds it" in message
+    caplog.clear()
+    begin_with(source, ["one two", "three"], FinetuneConfig(), CHARACTERS)
+    assert not caplog.messages
+
+
 def test_keeping_the_tokenizer_changes_nothing(source):
     assert begin_with(source, ["buzz"], FinetuneConfig(), CHARACTERS) is source
 
@@ -149,13 +159,16 @@ def test_validation_searches_as_the_run_says(eight, tmp_path):
 
 
 def test_a_run_that_makes_its_source_worse_says_so(eight, tmp_path, caplog):
-    steps = ("training.epochs=1", "training.average_decay=0", "optimizer.warmup_steps=1", "data.batch_seconds=20")
+    steps = ("training.epochs=1", "training.average_decay=0", "data.batch_seconds=20")  # fewer than the warm-up has
     config = composed("mini_librispeech", eight, tmp_path / "run", *steps, "optimizer.learning_rate=0.05")
     train(config, init_from=EMBEDDED)
     assert "more than the" in caplog.text
     caplog.clear()
     train(replace(config, training=replace(config.training, epochs=2)), resume=True)
     assert "more than the" in caplog.text
+    assert [message for message in caplog.messages if "from here on" in message] == [
+        "training.epochs is 2 from here on, it was 1"
+    ]
     caplog.clear()
     train(composed("mini_librispeech", eight, tmp_path / "still", *STILL), init_from=EMBEDDED)
     assert "before the first step" in caplog.text

@@ -20,6 +20,7 @@ from runs import TINY, composed
 
 from asr.audio import SAMPLE_RATE, load_mono
 from asr.decoding import DecodingOptions
+from asr.errors import DataError
 from asr.manifest import Utterance, write_manifest
 from asr.model.recognizer import Batch, Recognizer
 from asr.training import memory
@@ -161,3 +162,15 @@ def test_nothing_holds_what_a_failed_pass_has_kept_while_its_halves_are_tried(mo
     module.backward(module.training_step(batch, 0))
     assert alive == [False, False]
     assert module.counts.tolist()[2:] == [1, 0]
+
+
+def test_a_recording_of_validation_that_does_not_fit_is_named(model, monkeypatch):
+    def fail(_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(model, "loss", fail)
+    module = RecognizerModule(model, OptimizerConfig(), DecodingOptions(), {})
+    samples = torch.tensor([90 * SAMPLE_RATE])
+    long = Batch(["talk"], torch.zeros(1, int(samples)), samples, torch.full((1, 3), 4), torch.tensor([3]), samples)
+    with pytest.raises(DataError, match=r"data\.valid: talk \(90 s\) .* do not fit into memory"):
+        module.validation_step(long, 0)
