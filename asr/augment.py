@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from asr.audio import load_mono
 from asr.errors import ConfigError
+from asr.manifest import Manifest
 from asr.samples import SAMPLE_RATE
 
 Waveform = NDArray[np.float32]
@@ -84,24 +84,6 @@ class AugmentConfig:
         return getattr(self, f"{kind}_probability")
 
 
-class Recording(Protocol):
-    """Where a noise or a room's response is; a manifest's rows are such."""
-
-    @property
-    def audio_filepath(self) -> str: ...  # noqa: D102
-    @property
-    def offset(self) -> float: ...  # noqa: D102
-    @property
-    def duration(self) -> float: ...  # noqa: D102
-
-
-class Recordings(Protocol):
-    """Recordings to draw from; a manifest is such."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, row: int, /) -> Recording: ...
-
-
 class Augmenter:
     """Changes utterances as a configuration says.
 
@@ -111,9 +93,7 @@ class Augmenter:
         rooms: the recordings of `config.reverberation`; None simulates rooms.
     """
 
-    def __init__(
-        self, config: AugmentConfig, noises: Recordings | None = None, rooms: Recordings | None = None
-    ) -> None:
+    def __init__(self, config: AugmentConfig, noises: Manifest | None = None, rooms: Manifest | None = None) -> None:
         self.config = config
         self.noises = noises
         self.rooms = rooms
@@ -143,7 +123,7 @@ class Augmenter:
     def _reverberation(self, waveform: Waveform, draw: np.random.Generator) -> Waveform:
         if self.rooms is not None:
             room = self.rooms[int(draw.integers(len(self.rooms)))]
-            return reverberate(waveform, load_mono(room.audio_filepath, room.offset, room.duration))
+            return reverberate(waveform, room.waveform())
         seconds, ratio = _within(self.config.reverberation_seconds, draw), _within(DIRECT_TO_REVERBERANT, draw)
         return reverberate(waveform, simulate_room(seconds, ratio, draw))
 

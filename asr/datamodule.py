@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from asr.audio import load_mono
 from asr.augment import AugmentConfig, Augmenter, change_speed
 from asr.batching import Budget, plan_epoch
 from asr.errors import ConfigError, DataError
@@ -59,7 +58,7 @@ class DataConfig:
             raise ConfigError(f"data.batch_seconds must be a number or auto, got {self.batch_seconds!r}")
         if self.max_seconds <= 0 or (not isinstance(self.batch_seconds, str) and self.batch_seconds <= 0):
             raise ConfigError("data.batch_seconds and data.max_seconds must be over 0")
-        if not self.speeds or min(self.speeds) < 0.5 or max(self.speeds) > 2:
+        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
             raise ConfigError(f"data.speeds must be one or more factors in 0.5..2, got {self.speeds}")
         if not 0 <= self.workers <= MOST_WORKERS:
             raise ConfigError(f"data.workers must lie in 0..{MOST_WORKERS}, got {self.workers}")
@@ -116,7 +115,7 @@ class SpeechDataset(Dataset[tuple[str, NDArray[np.float32], list[int], int]]):
         epoch, row = key
         utterance = self.manifest[row]
         seed = utterance_seed(self.seed, epoch, utterance.id)
-        waveform = load_mono(utterance.audio_filepath, utterance.offset, utterance.duration)
+        waveform = utterance.waveform()
         speed = self.speeds[seed % len(self.speeds)]
         waveform, made = self.augmenter(change_speed(waveform, speed), seed)
         self._count(made if speed == 1 else ["speed", *made])

@@ -126,7 +126,8 @@ class SpecAugmentConfig:
 
     def __post_init__(self) -> None:
         """Refuse negative counts and shares beyond the utterance."""
-        if min(self.frequency_masks, self.frequency_width, self.time_masks, self.time_warp, self.adaptive_masks) < 0:
+        counts = self.frequency_masks, self.frequency_width, self.time_masks, self.time_warp, self.adaptive_masks
+        if not all(count >= 0 for count in counts):
             raise ConfigError("spec_augment: counts and widths must be 0 or more")
         if not 0 <= self.time_ratio <= 1:
             raise ConfigError(f"spec_augment.time_ratio must lie in 0..1, got {self.time_ratio}")

@@ -21,6 +21,7 @@ import pyarrow.compute
 import pyarrow.json
 from numpy.typing import NDArray
 
+from asr.audio import load_mono
 from asr.errors import DataError
 from asr.files import replacing
 
@@ -48,6 +49,14 @@ class Utterance:
     speaker: str = ""
     language: str = ""
     others: str = ""
+
+    def waveform(self) -> NDArray[np.float32]:
+        """Read its mono samples at 16 kHz, shape (S,).
+
+        Raises:
+            AudioError: as `asr.audio.load_mono`.
+        """
+        return load_mono(self.audio_filepath, self.offset, self.duration)
 
 
 compute: Any = pyarrow.compute  # its functions are made at run time, where no type checker sees them

@@ -67,8 +67,9 @@ class PlanSampler(Sampler[list[tuple[int, int]]]):
     @property
     def key(self) -> str:
         """Tells plans apart: two of the same key deal out the same utterances in the same order."""
-        facts = f"{self.budget} {self.seed} {self.short_first}".encode()
-        return hashlib.blake2b(facts + self.durations.tobytes(), digest_size=8).hexdigest()
+        heard = self.heard(0) if self.heard else self.durations  # tells other speeds apart
+        facts = f"{self.budget} {self.seed} {self.short_first}".encode() + self.durations.tobytes() + heard.tobytes()
+        return hashlib.blake2b(facts, digest_size=8).hexdigest()
 
     def set_epoch(self, epoch: int) -> None:
         """Move to an epoch; Lightning calls this at its beginning."""

@@ -75,6 +75,15 @@ def test_a_plan_can_be_entered_anywhere(manifest, tokenizer):
     assert sampler.done == 0
 
 
+def test_other_speeds_are_another_plan(manifest):
+    durations, slow = manifest.durations, manifest.durations / 0.9
+    keys = {
+        PlanSampler(slow, 30, 7, heard=lambda epoch, speeds=speeds: durations / np.resize(speeds, len(durations))).key
+        for speeds in ([0.9, 1.0], [0.9, 1.0, 1.1], [0.9, 1.0])
+    }
+    assert len(keys) == 2
+
+
 def test_lightning_finds_the_sampler_to_tell_it_the_epoch(manifest):
     """It looks into batch samplers for a sampler; one that it does not find would hear the first epoch for ever."""
     sampler = PlanSampler(manifest.durations, 30, 7)

@@ -30,7 +30,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asr.audio import load_mono
 from asr.errors import AsrError, ConfigError, DataError
 from asr.evaluation.wer import score
 from asr.features import FeatureNorm, LogMel
@@ -184,7 +183,7 @@ def read(path: Path, vocabulary: Sequence[str] | None, mels: int) -> tuple[Recor
     log_mel = LogMel(mels)
     features, words, speakers = [], [], defaultdict(list)
     for row, utterance in enumerate(manifest):
-        waveform = torch.from_numpy(load_mono(utterance.audio_filepath, utterance.offset, utterance.duration))[None]
+        waveform = torch.from_numpy(utterance.waveform())[None]
         features.append(log_mel(waveform, torch.tensor([waveform.shape[1]]))[0][0].numpy())
         words.append(vocabulary.index(utterance.text))
         speakers[utterance.speaker].append(row)

@@ -22,11 +22,11 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from asr.audio import SAMPLE_RATE, load_mono
 from asr.check import Checked, check
 from asr.evaluation.plausibility import TranscriptJudge, infeasible_rows
 from asr.manifest import Manifest, Utterance, write_manifest
 from asr.model import checkpoint
+from asr.samples import SAMPLE_RATE
 from asr.transcriber import EMBEDDED
 
 Waveform = NDArray[np.float32]
@@ -57,7 +57,7 @@ class Planter:
         if kind == "empty":
             soundfile.write(path, np.zeros(0), SAMPLE_RATE) if self.count % 2 else path.touch()
             return planted
-        waveform, rate = load_mono(utterance.audio_filepath, utterance.offset, utterance.duration), SAMPLE_RATE
+        waveform, rate = utterance.waveform(), SAMPLE_RATE
         if kind == "wrong_rate":  # what was sampled at 8 kHz is said to be 16 kHz, or the other way round
             planted = replace(planted, duration=utterance.duration * (2 if self.count % 2 else 0.5))
             rate = SAMPLE_RATE
@@ -74,7 +74,7 @@ class Planter:
         if way == 0:
             return planted  # no such file
         whole = path.with_suffix(".flac")
-        soundfile.write(whole, load_mono(utterance.audio_filepath, utterance.offset, utterance.duration), SAMPLE_RATE)
+        soundfile.write(whole, utterance.waveform(), SAMPLE_RATE)
         content = whole.read_bytes()
         whole.unlink()
         path.write_bytes(content[: len(content) // 2] if way == 1 else self.rng.bytes(20_000))
@@ -96,7 +96,7 @@ class Planter:
 
     def _too_long(self, waveform: Waveform) -> Waveform:
         other = self.sample[int(self.rng.integers(len(self.sample)))]
-        return np.concatenate((waveform, load_mono(other.audio_filepath, other.offset, other.duration)))
+        return np.concatenate((waveform, other.waveform()))
 
     def _narrow(self, waveform: Waveform) -> tuple[Waveform, int]:
         way = self.count % 4
@@ -150,11 +150,11 @@ class Planter:
         other, path = self._other(utterance), self.folder / f"{kind}-{self.count}.wav"
         new = replace(other, id=f"{kind}-{self.count}", speaker=other.speaker and f"{kind}-{self.count}")
         if kind in ("duplicate_audio", "contradiction", "leak_audio"):
-            waveform = load_mono(utterance.audio_filepath, utterance.offset, utterance.duration)
+            waveform = utterance.waveform()
             soundfile.write(path, waveform, SAMPLE_RATE)  # another file, another format
             text = utterance.text if kind == "duplicate_audio" else other.text
             return replace(new, audio_filepath=str(path), offset=0.0, duration=utterance.duration, text=text)
-        waveform = load_mono(other.audio_filepath, other.offset, other.duration)
+        waveform = other.waveform()
         soundfile.write(path, 0.9 * waveform, SAMPLE_RATE)  # not the same audio
         new = replace(new, audio_filepath=str(path), offset=0.0)
         shared = {"duplicate_text": "text", "leak_text": "text", "leak_speaker": "speaker", "leak_id": "id"}[kind]

@@ -191,7 +191,7 @@ def _ended(
     power = options.length_normalization
     hope = best + most_bonus * (bounds - step).clamp(min=0)
     hope = torch.where(hope < 0, hope / (bounds + 1.0) ** power, hope / (step + 2.0) ** power)
-    behind = best < worst * (finished.step[:, -1] + 1.0) ** power - FAR_BEHIND
+    behind = best < worst * (step + 1.0) ** power - FAR_BEHIND  # of what has ended, as if it were as long
     return (worst >= hope) | behind | (bounds <= step)
 
 

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 import asr
-from asr.audio import load_mono
 from asr.batching import group_by_length
 from asr.decoding import DecodingOptions
 from asr.errors import AudioError, DataError
@@ -111,7 +110,7 @@ def _decode_all(
         for row in rows:
             utterance = manifest[row]
             try:
-                waveforms[row] = load_mono(utterance.audio_filepath, utterance.offset, utterance.duration)
+                waveforms[row] = utterance.waveform()
             except AudioError as error:
                 heard[row] = {"hypothesis": "", "fallback": None, "error": str(error)}
         ready = time.perf_counter()

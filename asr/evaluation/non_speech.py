@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.audio import load_mono
 from asr.errors import DataError
 from asr.manifest import Manifest
 from asr.samples import SAMPLE_RATE
@@ -67,7 +66,7 @@ def measure_non_speech(
         raise DataError("the manifest holds no recording")
     results: list[dict[str, Any]] = []
     for utterance in manifest:
-        waveform = load_mono(utterance.audio_filepath, utterance.offset, utterance.duration)
+        waveform = utterance.waveform()
         results.append({"id": utterance.id, **_heard(transcriber, waveform)})
         progress(1)
     synthetic = [{"id": name, **_heard(transcriber, wave)} for name, wave in synthetic_signals().items()]

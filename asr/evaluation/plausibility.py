@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.audio import load_mono
 from asr.batching import group_by_length
 from asr.check import Infeasible, Plausibility
 from asr.features import FRAME_SHIFT
@@ -116,9 +115,7 @@ class TranscriptJudge:
         for group in group_by_length(manifest.durations[fits].tolist(), BATCH_SECONDS):
             rows = fits[group].tolist()
             utterances = [manifest[row] for row in rows]
-            waveforms = [
-                torch.from_numpy(load_mono(each.audio_filepath, each.offset, each.duration)) for each in utterances
-            ]
+            waveforms = [torch.from_numpy(each.waveform()) for each in utterances]
             device = next(self.model.parameters()).device
             lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)
             encoder_out, frames = self.model.encode(pad_sequence(waveforms, batch_first=True).to(device), lengths)

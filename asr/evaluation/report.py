@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 import soundfile
 
-from asr.audio import load_mono
 from asr.errors import AudioError
 from asr.evaluation.bootstrap import FEW_BLOCKS
 from asr.evaluation.charts import dot_plot, histogram, parts_bar
@@ -193,7 +192,7 @@ def _audio(utterances: Sequence[Utterance]) -> dict[str, str]:
         if (left := left - utterance.duration) < 0:
             break
         try:
-            waveform = load_mono(utterance.audio_filepath, utterance.offset, utterance.duration)
+            waveform = utterance.waveform()
         except AudioError:
             continue  # the row says so itself
         buffer = io.BytesIO()

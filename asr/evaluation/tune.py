@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from asr.audio import load_mono
 from asr.batching import group_by_length
 from asr.decoding import DecodingOptions, decode
 from asr.errors import ConfigError
@@ -117,7 +116,7 @@ def _encode(model: Recognizer, manifest: Manifest) -> Iterator[tuple[list[int], 
     device = next(model.parameters()).device
     for rows in group_by_length(manifest.durations.tolist(), BATCH_SECONDS):
         utterances = [manifest[row] for row in rows]
-        waveforms = [torch.from_numpy(load_mono(u.audio_filepath, u.offset, u.duration)) for u in utterances]
+        waveforms = [torch.from_numpy(u.waveform()) for u in utterances]
         lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)
         padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(device)
         yield rows, *model.encode(padded, lengths)

@@ -11,7 +11,7 @@ from asr.features import FFT_SIZE, SpecAugmentConfig
 
 def _at_least(minimum: float, **values: float) -> None:
     for name, value in values.items():
-        if value < minimum:
+        if not value >= minimum:  # NaN is not either
             raise ConfigError(f"model: {name} must be at least {minimum}, got {value}")
 
 
@@ -50,7 +50,8 @@ class EncoderConfig:
     dropout: float = 0.1
     """Chance of dropping an output of each module (residual dropout), in training."""
     stochastic_depth: float = 0.0
-    """Chance of skipping the last block in training; earlier blocks in proportion (Huang et al. 2016)."""
+    """Chance of skipping the last block in training; earlier blocks in proportion (Huang et al. 2016), without scaling
+    (LayerDrop, Fan et al. 2020, arXiv:1909.11556)."""
     activation_checkpointing: bool = False
     """Keep only the input of each block for the backward pass: much less memory, a third more computing."""
 

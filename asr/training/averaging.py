@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -17,11 +18,13 @@ class RunningAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def update(average: Tensor, weight: Tensor, steps: Tensor | int) -> Tensor:
-            kept = ramped(decay, int(steps))
-            return kept * average + (1 - kept) * weight
+        def update(averages: list[Tensor], weights: list[Tensor], steps: Tensor | int) -> None:
+            if averages[0].is_floating_point():
+                torch._foreach_lerp_(averages, weights, 1 - ramped(decay, int(steps)))
+            else:  # counters
+                torch._foreach_copy_(averages, weights)
 
-        super().__init__(avg_fn=update)
+        super().__init__(multi_avg_fn=update)
 
 
 def ramped(decay: float, steps: int) -> float:

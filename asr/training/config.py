@@ -44,9 +44,9 @@ class OptimizerConfig:
         """Check the names and every number."""
         check_choice("optimizer.name", self.name, ("adamw", "muon"))
         check_choice("optimizer.schedule", self.schedule, ("cosine", "wsd", "inverse_sqrt"))
-        if self.learning_rate <= 0 or self.warmup_steps < 1 or self.accumulate < 1:
+        if not self.learning_rate > 0 or self.warmup_steps < 1 or self.accumulate < 1:
             raise ConfigError("optimizer: learning_rate must be over 0, warmup_steps and accumulate must be at least 1")
-        if min(self.weight_decay, self.gradient_clip, self.final_share) < 0:
+        if not all(value >= 0 for value in (self.weight_decay, self.gradient_clip, self.final_share)):
             raise ConfigError("optimizer: weight_decay, gradient_clip and final_share must be 0 or more")
         for name in ("decay_share", "layer_decay"):
             if not 0 < getattr(self, name) <= 1:
@@ -109,7 +109,7 @@ class TrainingConfig:
         for name in ("epochs", "validate_every", "devices", "nodes", "keep_last", "keep_best", "most_skipped"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} must be at least 1, got {getattr(self, name)}")
-        if self.patience < 0 or self.checkpoint_minutes <= 0:
+        if self.patience < 0 or not self.checkpoint_minutes > 0:
             raise ConfigError("training: patience must be 0 or more and checkpoint_minutes over 0")
         if not 0 <= self.average_decay < 1:
             raise ConfigError(f"training.average_decay must lie in 0 <= average_decay < 1, got {self.average_decay}")

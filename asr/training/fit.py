@@ -27,7 +27,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from asr.audio import load_mono
 from asr.batching import Budget
 from asr.config import build
 from asr.datamodule import SpeechDataModule, load_manifests
@@ -171,7 +170,7 @@ def _fit_statistics(model: Recognizer, manifest: Manifest) -> None:
     features = []
     for row in range(0, len(manifest), max(1, len(manifest) // STATISTICS_UTTERANCES)):
         utterance = manifest[row]
-        waveform = torch.from_numpy(load_mono(utterance.audio_filepath, utterance.offset, utterance.duration))
+        waveform = torch.from_numpy(utterance.waveform())
         features.append(model.log_mel(waveform[None], torch.tensor([len(waveform)]))[0][0])
     model.norm.fit(features)
 

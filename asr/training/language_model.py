@@ -113,7 +113,7 @@ class TextDataModule(PlannedDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Give the loader of the epoch plan, from where the state that was loaded left it."""
         lengths = np.array([len(text) + 1.0 for text in self.train])
-        sampler = PlanSampler(lengths, float(self.config.batch_tokens), self.config.training.seed)
+        sampler = PlanSampler(lengths, float(self.config.batch_tokens), self.config.training.seed, short_first=False)
         return DataLoader(_Rows(self.train), batch_sampler=self.take_up(sampler), collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -148,17 +148,26 @@ class LanguageModelModule(lightning.LightningModule):
         self.config = config
         self.words = words
         self.sums = torch.zeros(2, dtype=torch.float64)
+        self.step_tokens = 0  # of the batches since the last step
 
     def on_train_start(self) -> None:
         """Learn at the rates of the configuration."""
         set_rates(self.schedule, self.rates)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Give the mean loss of one batch's tokens."""
+        """Give the loss of one batch, summed over its tokens."""
         torch.manual_seed(hash((self.config.training.seed, self.current_epoch, batch_index)))
-        loss = self._loss(batch) / (batch[1] != IGNORED).sum()
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        loss, tokens = self._loss(batch), int((batch[1] != IGNORED).sum())
+        self.log("train/loss", loss.detach() / tokens, prog_bar=True)
+        self.step_tokens += tokens
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the gradient by the tokens of all the step's batches; Lightning has divided it by their number."""
+        factor, self.step_tokens = self.config.optimizer.accumulate / self.step_tokens, 0
+        for weight in self.parameters():
+            if weight.grad is not None:
+                weight.grad.mul_(factor)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Add up log-probabilities and tokens."""

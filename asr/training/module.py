@@ -145,9 +145,10 @@ class RecognizerModule(lightning.LightningModule):
             torch.distributed.all_reduce(tokens)
             average_over_ranks([part for norm in self._batch_norms() for part in norm.buffers()])
             share *= self.trainer.world_size
+        factor = share / tokens.clamp_min(1.0)
         for weight in learning:
             if weight.grad is not None:
-                weight.grad.mul_(share / tokens.clamp_min(1.0))
+                weight.grad.mul_(factor)
 
     def validation_step(self, batch: Batch, batch_index: int) -> list[Hypothesis]:
         """Decode one batch and keep its texts beside the references; gives the best hypotheses.
@@ -198,6 +199,10 @@ class RecognizerModule(lightning.LightningModule):
         self.log(f"{stage}/loss", losses.total.detach() / tokens, prog_bar=bar, batch_size=size, sync_dist=not bar)
         self.log(f"{stage}/ctc", losses.ctc / tokens, batch_size=size, sync_dist=not bar)
         self.log(f"{stage}/attention", losses.attention / tokens, batch_size=size, sync_dist=not bar)
+        if self.model.config.loss.intermediate_layers:
+            self.log(f"{stage}/intermediate", losses.intermediate / tokens, batch_size=size, sync_dist=not bar)
+        if self.model.config.loss.cr_ctc_weight and self.model.training:
+            self.log(f"{stage}/consistency", losses.consistency / tokens, batch_size=size)
 
 
 def average_over_ranks(statistics: list[Tensor]) -> None:

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from asr.training.config import OptimizerConfig
 
+VECTORS = ("_bias", ".energy")  # names that end so hold one vector for each head
 BETAS = (0.9, 0.98)  # the usual choice for transformers: the second moment follows within fifty steps
 
 
@@ -73,8 +74,9 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool = True
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
-        matrix = weight.ndim >= 2 and id(weight) not in embeddings
-        flat = matrix and weight.ndim == 2  # convolutions' filters are matrices, too, but Muon takes no stacks
+        matrix = weight.ndim >= 2 and id(weight) not in embeddings and not name.endswith(VECTORS)
+        # Convolutions' filters are matrices, too, but Muon takes no stacks; its papers leave it no output head either.
+        flat = matrix and weight.ndim == 2 and not name.startswith("ctc_head.")
         below = name.startswith(("encoder.subsampling.", "encoder.blocks."))  # a norm after the blocks is above them
         share = config.layer_decay ** (top - _block(name)) if below else 1.0
         decay = config.weight_decay if matrix else 0.0

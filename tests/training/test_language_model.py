@@ -68,6 +68,21 @@ def test_a_run_learns_and_its_perplexities_are_what_the_saved_model_gives(tmp_pa
         train_language_model(settings(tmp_path), EMBEDDED)
 
 
+def test_many_small_batches_make_the_step_of_a_large_one(tmp_path):
+    """Batches hold unlike numbers of tokens, and each token counts alike."""
+    common = ("model.dropout=0.0", "training.epochs=1", "training.average_decay=0", "optimizer.warmup_steps=1")
+    weights = []
+    for name, sizes in (
+        ("small", ("batch_tokens=150", "optimizer.accumulate=1000")),
+        ("large", ("batch_tokens=99999",)),
+    ):
+        (tmp_path / name).mkdir()
+        path = train_language_model(settings(tmp_path / name, *common, *sizes), EMBEDDED)
+        weights.append(load_neural_language_model(path, TOKENIZER)[0].state_dict())
+    for key, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][key], atol=2e-5, rtol=1e-4)
+
+
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()

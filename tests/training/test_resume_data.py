@@ -14,6 +14,7 @@ from examples import small_config
 from lightning.pytorch.callbacks import Callback
 from torch.multiprocessing import ProcessRaisedException
 
+from asr.audio import load_mono
 from asr.augment import AugmentConfig
 from asr.datamodule import DataConfig, SpeechDataModule
 from asr.decoding import DecodingOptions
@@ -135,9 +136,7 @@ def test_going_on_reads_nothing_that_was_done(short, everything, tokenizer, tmp_
     checkpoint = tmp_path / "checkpoint.ckpt"
     run(short, everything, tokenizer, Diary(tmp_path / "first", 3, checkpoint), workers=0)
     read = []
-    load = "asr.datamodule.load_mono"
-    original = __import__("asr.datamodule", fromlist=["load_mono"]).load_mono
-    monkeypatch.setattr(load, lambda *arguments: read.append(arguments) or original(*arguments))
+    monkeypatch.setattr("asr.manifest.load_mono", lambda *arguments: read.append(arguments) or load_mono(*arguments))
     diary = Diary(tmp_path / "second")
     run(short, everything, tokenizer, diary, workers=0, resume=checkpoint)
     assert len(read) == sum(len(ids) for _, _, ids, _ in diary.read())

@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from asr.audio import load_mono
 from asr.augment import KINDS, AugmentConfig
 from asr.config import compose
 from asr.datamodule import DataConfig, SpeechDataModule
@@ -84,7 +83,7 @@ def write_formats(manifest: Manifest, folder: Path, count: int) -> dict[str, Pat
         rows = []
         for utterance in track(islice(manifest, count), f"writing {name}", min(count, len(manifest)), transient=True):
             path = folder / f"{utterance.id}.{name}"
-            sound = load_mono(utterance.audio_filepath, utterance.offset, utterance.duration)
+            sound = utterance.waveform()
             soundfile.write(path, sound, 16000, subtype, format=kind)
             rows.append(Utterance(utterance.id, str(path), len(sound) / 16000, utterance.text))
         write_manifest(folder / f"{name}.jsonl", rows)

@@ -14,10 +14,10 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from asr.audio import SAMPLE_RATE, load_mono
 from asr.evaluation.wer import score
 from asr.manifest import Manifest
 from asr.normalize import get_normalizer
+from asr.samples import SAMPLE_RATE
 from asr.transcriber import Transcriber
 from asr.transcript import Transcript
 
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Make the recording, transcribe it, and print what it took."""
     manifest = Manifest.load(arguments.manifest)
-    utterances = [load_mono(each.audio_filepath, each.offset, each.duration) for each in manifest]
+    utterances = [each.waveform() for each in manifest]
     transcriber = Transcriber.load(arguments.model, "cpu")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "long.flac"

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.audio import SAMPLE_RATE, load_mono
 from asr.manifest import Manifest
+from asr.samples import SAMPLE_RATE
 from asr.transcriber import Transcriber
 
 
@@ -31,7 +31,7 @@ def make_utterance(
     rows = np.flatnonzero(speakers == generator.choice(np.unique(speakers)))
     pieces, words, bounds = [np.zeros(int(generator.uniform(0.05, 0.5) * SAMPLE_RATE))], [], []
     for row in generator.choice(rows, size=generator.integers(1, 8)).tolist():
-        word = load_mono(manifest[row].audio_filepath, manifest[row].offset, manifest[row].duration)
+        word = manifest[row].waveform()
         start = sum(map(len, pieces)) / SAMPLE_RATE
         pieces.append(word / max(np.abs(word).max(), 1e-6) * generator.uniform(0.2, 0.7))
         words.append(manifest[row].text)
