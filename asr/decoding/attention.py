@@ -52,6 +52,7 @@ def decode_attention(
             results.append(trusted)
             continue
         if fusion.language_model or fusion.hotwords:  # they have their say in the fallback, too
-            (ctc,) = search_prefixes(log_probs[row : row + 1], lengths[row : row + 1], options, fusion.of_row(row))
+            alone = replace(options, mode="ctc_beam")
+            (ctc,) = search_prefixes(log_probs[row : row + 1], lengths[row : row + 1], alone, fusion.of_row(row))
         results.append([replace(ctc[0], fallback="ctc")])
     return results

@@ -118,7 +118,7 @@ def beam_search(
         ends = ends.masked_fill((ends < least) | (done | (bounds < step))[:, None], NEVER)
         parts = [field + new[..., END] for field, new in zip(running[1:], (attention, lm, bonus), strict=True)]
         here = slot_numbers.expand_as(best)
-        ranks = ends / (step + 1) ** options.length_normalization
+        ranks = ends / (step + 1) ** options.length_power
         finished = finished.merge(_Finished(ranks, torch.full_like(here, step), here, ctc, *parts))
         done |= _ended(finished, scores[:, 0], state.most_bonus, step, bounds, options)
         if bool(done.all()):
@@ -188,7 +188,7 @@ def _ended(
         options: length normalisation.
     """
     worst = finished.score[:, -1]
-    power = options.length_normalization
+    power = options.length_power
     hope = best + most_bonus * (bounds - step).clamp(min=0)
     hope = torch.where(hope < 0, hope / (bounds + 1.0) ** power, hope / (step + 2.0) ** power)
     behind = best < worst * (step + 1.0) ** power - FAR_BEHIND  # of what has ended, as if it were as long

@@ -81,7 +81,7 @@ def search_prefixes(
     state = fusion.start(batch * beam, vocabulary, device)
     history: list[tuple[Numbers, Numbers]] = []
     merges: dict[int, Merge] = {}
-    recombining = not options.length_normalization  # which ranks by what the search itself does not know yet
+    recombining = not options.length_power  # which ranks by what the search itself does not know yet
     for frame in range(heard.shape[1]):
         prefixes, rows, written = _advance(prefixes, frames[:, frame], scores[:, frame], tokens[:, frame], owner, state)
         history.append((rows, written))
@@ -90,7 +90,7 @@ def search_prefixes(
             merges[frame] = _recombine(prefixes, futures, state.fusion.lm_weight, batch)
     lm, bonus = (part[:, END].cpu().numpy() for part in (state.lm, state.bonus))
     prefixes = prefixes._replace(lm=prefixes.lm + lm, bonus=prefixes.bonus + bonus)
-    found = _hypotheses(prefixes, history, merges, heard, state, options.length_normalization, most or beam)
+    found = _hypotheses(prefixes, history, merges, heard, state, options.length_power, most or beam)
     # No beam holds scores that are no numbers: the best path passes them on to who asked.
     return (
         found

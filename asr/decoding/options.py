@@ -33,8 +33,9 @@ class DecodingOptions:
     """Divides both heads' logits; over 1 makes the model less sure of itself."""
     length_bonus: float = 0.0
     """Added to the score for each token, or taken off if below 0. Mends a language model's liking for short texts."""
-    length_normalization: float = 0.0
-    """The final score is divided by (tokens + 1) to this power (Wu et al. 2016, arXiv:1609.08144, section 7)."""
+    length_normalization: float | None = None
+    """The final score is divided by (tokens + 1) to this power (Wu et al. 2016, arXiv:1609.08144, section 7). None is 1
+    in `attention`, where label smoothing makes the end likely everywhere and short texts would win, and 0 elsewhere."""
     language_model: str = ""
     """What `asr lm build` or `asr train --config lm/...` made, or an ARPA file in the model's tokens, also gzipped;
     empty for none. When a checkpoint is loaded, `embedded` is the one in the package, of English letters."""
@@ -64,7 +65,7 @@ class DecodingOptions:
             raise ConfigError("decoding.ctc_weight 1 leaves the decoder out: use decoding.mode=ctc_beam")
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"decoding.temperature must be over 0, got {self.temperature}")
-        if not 0 <= self.length_normalization <= 2:
+        if not 0 <= self.length_power <= 2:
             raise ConfigError(f"decoding.length_normalization must lie in 0..2, got {self.length_normalization}")
         if not 0 < self.confidence_power < float("inf"):
             raise ConfigError(f"decoding.confidence_power must be over 0, got {self.confidence_power}")
@@ -72,6 +73,14 @@ class DecodingOptions:
             raise ConfigError(f"decoding.hotword_bonus must be at least 0, got {self.hotword_bonus}")
         if self.mode != "ctc" and self.nbest > self.beam_size:
             raise ConfigError(f"decoding.nbest {self.nbest} is over decoding.beam_size {self.beam_size}")
+
+
+    @property
+    def length_power(self) -> float:
+        """What `length_normalization` is in this mode."""
+        if self.length_normalization is None:
+            return 1.0 if self.mode == "attention" else 0.0
+        return self.length_normalization
 
 
 @dataclass(frozen=True)

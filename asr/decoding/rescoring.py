@@ -58,7 +58,7 @@ def rescore(
 def _combine(hypothesis: Hypothesis, attention: float, options: DecodingOptions) -> Hypothesis:
     score = options.ctc_weight * hypothesis.ctc + (1 - options.ctc_weight) * attention
     score += options.lm_weight * hypothesis.lm + hypothesis.bonus
-    score /= (len(hypothesis.tokens) + 1) ** options.length_normalization
+    score /= (len(hypothesis.tokens) + 1) ** options.length_power
     return replace(hypothesis, score=score, attention=attention)
 
 

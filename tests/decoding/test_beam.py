@@ -45,7 +45,7 @@ def everything(model, encoder_out, options, joint) -> dict[tuple[int, ...], floa
                 heard = math.log(ctc[text]) if ctc.get(text) else -math.inf
                 score = (1 - options.ctc_weight) * score + options.ctc_weight * heard
             score += options.length_bonus * length
-            scores[text] = score / (length + 1) ** options.length_normalization
+            scores[text] = score / (length + 1) ** options.length_power
     return scores
 
 
