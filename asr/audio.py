@@ -82,20 +82,41 @@ def stream(source: Source, seconds: float, channel: int | None = None) -> Iterat
     Raises:
         AudioError: as `load`, while it is read.
     """
-    size = max(1, round(seconds * SAMPLE_RATE))
+    with closing(_mono(source, channel=channel)) as blocks:
+        yield from _regrouped(blocks, max(1, round(seconds * SAMPLE_RATE)))
+
+
+def pieces(source: Source, seconds: float, offset: float = 0.0, duration: float | None = None) -> Iterator[Audio]:
+    """Read a stretch of a file as `load` does, in pieces.
+
+    Args:
+        source: the file.
+        seconds: length of each piece but the last.
+        offset: where to begin, in seconds.
+        duration: how much to read, in seconds; None, or more than there is, reads to the end.
+
+    Raises:
+        AudioError: as `load`, while it is read.
+    """
+    with _open(source, offset, duration) as file:
+        for piece in _regrouped(file.blocks, max(1, round(seconds * file.rate))):
+            yield Audio(np.ascontiguousarray(piece.T), file.rate)
+
+
+def _regrouped(blocks: Iterator[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
+    """Cut blocks, joined, into new ones of `size` frames; the last may be shorter."""
     held: list[NDArray[np.float32]] = []
     count = 0
     try:
-        with closing(_mono(source, channel=channel)) as blocks:
-            for block in blocks:
-                held.append(block)
-                count += len(block)
-                if count >= size:
-                    joined = np.concatenate(held)
-                    count %= size
-                    whole = len(joined) - count
-                    yield from np.split(joined[:whole], whole // size)
-                    held = [joined[whole:].copy()]  # a view would keep all of it in memory
+        for block in blocks:
+            held.append(block)
+            count += len(block)
+            if count >= size:
+                joined = np.concatenate(held)
+                count %= size
+                whole = len(joined) - count
+                yield from np.split(joined[:whole], whole // size)
+                held = [joined[whole:].copy()]  # a view would keep all of it in memory
     except AudioError:  # what comes before the place where a file is damaged is whole
         if count:
             yield np.concatenate(held)

@@ -60,7 +60,8 @@ def write_file(path: Path | str, content: str | bytes) -> None:
     content = content.encode(errors="replace") if isinstance(content, str) else content
     if _is_special(Path(path)):
         try:
-            Path(path).write_bytes(content)
+            with open(path, "ab") as file:  # what a program that is still writing has written stays
+                file.write(content)
         except OSError as error:
             raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
         return
@@ -69,8 +70,11 @@ def write_file(path: Path | str, content: str | bytes) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Tell whether something is there that is neither a file nor a folder."""
+    """Tell whether something is there that is neither a file nor a folder, or is another program's open file."""
     try:
+        whole = os.path.abspath(path)
+        if whole.startswith(("/dev/", "/proc/")) and not whole.startswith("/dev/shm/"):  # /dev/stdout, wherever it goes
+            return path.exists()
         return path.exists() and not (path.is_file() or path.is_dir())
     except OSError:  # its folder cannot be entered, which writing to it will say
         return False

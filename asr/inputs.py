@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -87,7 +88,7 @@ def _walk(folder: str, errors: list[AudioError]) -> list[Path]:
 
 def _fitting(root: Path, pattern: Sequence[str]) -> list[Path]:
     """List the files that fit a pattern, sorted; unlike `glob`, pathlib follows no links in circles."""
-    parts = [part if part == "**" else part.replace("**", "*") for part in pattern]
+    parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern]
     shown = any(part.startswith(".") for part in parts)  # hidden files are meant only where the pattern says so
     return sorted(
         path

@@ -317,6 +317,8 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read after line {number}: {error}") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets in brackets in brackets
+        raise DataError(f"{path}, line {number}: is no line of a manifest: {error}") from error
 
 
 def _find_fault(path: str | Path) -> None:

@@ -278,10 +278,14 @@ def run_step(step: Step) -> None:
             say(f"  made by another command, {other}; for a new run name another run=FOLDER")
         return
     say(f"{step.stage}: {shlex.join(['asr', *step.command])}")
-    with subprocess.Popen([sys.executable, "-m", "asr.cli", *step.command]) as process:
+    with subprocess.Popen([sys.executable, "-P", "-m", "asr.cli", *step.command]) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:  # it was sent to the child as well, which puts its things in order
+            process.wait()
+            raise
+        except SystemExit:  # told to stop: so is the child
+            process.terminate()
             process.wait()
             raise
     if code == 130:

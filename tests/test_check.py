@@ -21,6 +21,7 @@ import yaml
 from examples import heed_interrupts
 
 from asr.check import KINDS, check
+from asr.check.report import histogram
 from asr.cli import main
 from asr.manifest import Manifest, Utterance, write_manifest
 
@@ -138,6 +139,23 @@ def test_a_model_finds_what_was_not_said_and_what_cannot_be(asr, manifest, tmp_p
     assert {("implausible", rows[5].id), ("infeasible", rows[1].id)} <= kinds
 
 
+def test_clean_copies_stay_below_their_folder(asr, manifest, tmp_path, monkeypatch):
+    (tmp_path / "here" / "sub").mkdir(parents=True)
+    (tmp_path / "here" / "train.jsonl").write_text("unrelated")
+    for path, half in (("train.jsonl", slice(6)), ("here/sub/train.jsonl", slice(6, 12))):
+        write_manifest(tmp_path / path, list(manifest)[half])
+    monkeypatch.chdir(tmp_path / "here")
+    asr("../train.jsonl", "sub/train.jsonl", "--write-clean", "clean")
+    assert (tmp_path / "here" / "train.jsonl").read_text() == "unrelated"
+    assert len(list((tmp_path / "here" / "clean").rglob("train.jsonl"))) == 2
+
+
+@pytest.mark.parametrize("values", [[1.0, 1.0 - 2e-16, 1.0 + 2e-16], [0.0, 0.0], [1e9, 1e9], [-3.0]])
+def test_values_that_are_nearly_one_have_a_histogram(values):
+    drawn = histogram("seconds", np.array(values))
+    assert sum(map(int, re.findall(r": (\d+)</title>", drawn))) == len(values)
+
+
 def test_wrong_commands_are_refused_before_the_work(asr, manifest, tmp_path):
     path = spoil(manifest, tmp_path)
     other, link = tmp_path / "dev.jsonl", tmp_path / "link.jsonl"
@@ -227,7 +245,7 @@ def test_a_runs_tokenizer_is_read_as_the_run_has_it(asr, manifest, tokenizer, tm
     (run / "config.yaml").write_text("- a list")
     code, output = asr(tmp_path / "train.jsonl", "--tokenizer", run / "tokenizer.model")
     assert code == 2
-    assert "config.yaml: is no run's configuration" in output
+    assert "config.yaml: is not the configuration of a run" in output
 
 
 def test_processes_change_nothing_and_every_kind_is_explained(recordings, tmp_path):

@@ -259,6 +259,34 @@ def test_file_names_that_are_no_text_and_a_closed_output_are_no_traceback(traine
     assert closed.stderr.strip() == b"error: standard output: is closed: name --output-dir"
 
 
+def test_a_closed_screen_takes_no_result_with_it(tmp_path):
+    (tmp_path / "ref.txt").write_text("a one two\n")
+    (tmp_path / "hyp.txt").write_text("a one too\n")
+    code = "import sys; from asr.cli import main; sys.argv[0] = 'asr'; main()"
+    words = ["score", "--ref", "ref.txt", "--hyp", "hyp.txt", "--json", "r.json", "--csv", "r.csv"]
+    with open("/dev/full", "w") as full:
+        subprocess.run([sys.executable, "-c", code, *words], stdout=full, cwd=tmp_path, check=False)
+    assert json.loads((tmp_path / "r.json").read_text())["wer"] == 0.5
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 2
+
+
+def test_one_output_that_fails_takes_no_other_with_it(asr, tmp_path):
+    (tmp_path / "ref.txt").write_text("a one two\n")
+    (tmp_path / "r.csv").write_text("another table\n")
+    words = ("--ref", "ref.txt", "--hyp", "ref.txt", "--json", "/dev/null/r.json", "--csv", "r.csv", "--report", "page")
+    refused = asr("score", *words, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "r.csv: has other columns" in refused.stderr
+    assert "/dev/null/r.json: cannot be written" in refused.stderr
+    assert (tmp_path / "page" / "report.html").is_file()
+
+
+def test_stars_in_a_row_are_one(asr, trained, data, tmp_path):
+    (tmp_path / "talk1.flac").symlink_to(data / "1737-146161-0009.flac")
+    done = asr("transcribe", str(tmp_path / "talk***.flac"), "--model", trained)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
+
+
 def test_results_are_shown_though_their_file_cannot_be_written(asr, trained, data, tmp_path):
     result = asr("evaluate", "--manifest", data / "manifest.jsonl", "--model", trained, "--json", tmp_path / "r.json")
     assert result.returncode == 0

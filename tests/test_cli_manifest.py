@@ -161,8 +161,37 @@ def test_a_manifest_that_is_read_is_not_replaced(asr, tmp_path, link):
     write_manifest(source, Manifest.load(SHIPPED))
     before = source.read_bytes()
     target.symlink_to(source.name)
-    for verb in (("filter", source, "--min-duration", 3), ("merge", source, SHIPPED)):
-        refused = asr(*verb, "--output", target if link else source)
+    out = target if link else source
+    for verb in (
+        ("filter", source, "--min-duration", 3, "--output", out),
+        ("merge", source, SHIPPED, "--output", out),
+        ("convert", source, out),
+    ):
+        refused = asr(*verb)
         assert refused.code == 2
-        assert "is read itself: --output must name another file" in refused.err
+        assert "is read itself: write to another place" in refused.err
         assert source.read_bytes() == before
+
+
+def test_lines_that_no_parser_bears_are_one_line(asr, tmp_path):
+    row = {"audio_filepath": "a.wav", "duration": 1.0, "text": "one"}
+    for odd in ("[" * 100_000 + "]" * 100_000, "9" * 5_000):
+        (tmp_path / "m.jsonl").write_text(json.dumps(row)[:-1] + f', "odd": {odd}}}\n')
+        refused = asr("filter", tmp_path / "m.jsonl", "--output", tmp_path / "out.jsonl")
+        assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err[-300:]
+
+
+def test_a_name_too_long_is_one_line(asr, tmp_path):
+    refused = asr("stats", tmp_path / ("x" * 300 + ".jsonl"))
+    assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err[-300:]
+    assert "too long" in refused.err
+
+
+def test_folders_are_named_as_they_are(asr, tmp_path, monkeypatch):
+    (tmp_path / "one" / "two").mkdir(parents=True)
+    for folder in ("one", "one/two"):
+        write_manifest(tmp_path / folder / "train.jsonl", Manifest.load(SHIPPED))
+    monkeypatch.chdir(tmp_path / "one" / "two")
+    assert asr("merge", "../train.jsonl", "train.jsonl", "--output", tmp_path / "all.jsonl").code == 0
+    ids = Manifest.load(tmp_path / "all.jsonl").table["id"].to_pylist()
+    assert {name.split("-")[0] for name in ids} == {"one", "two"}

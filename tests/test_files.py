@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,6 +88,14 @@ def test_pipes_are_written_to_and_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "full").symlink_to("/dev/full")
     with pytest.raises(WriteError, match="full: cannot be written: No space left"):
         write_file(tmp_path / "full", "text")
+
+
+def test_an_open_file_of_the_program_is_added_to_and_not_replaced(tmp_path: Path) -> None:
+    code = "from asr.files import write_file; print('table', flush=True); write_file('/dev/stdout', 'figures')"
+    (tmp_path / "log").write_text("earlier\n")
+    with open(tmp_path / "log", "a") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
+    assert (tmp_path / "log").read_text() == "earlier\ntable\nfigures"
 
 
 def test_a_full_disk_is_one_line_and_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

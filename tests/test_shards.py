@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 from dataclasses import replace
@@ -18,6 +19,7 @@ from asr.audio import MEMBER, duration, load_mono, stream
 from asr.datamodule import DataConfig, SpeechDataModule
 from asr.errors import AudioError, DataError
 from asr.manifest import Manifest, Utterance, write_manifest
+from asr.samples import Audio
 from asr.shards import write_shards
 
 FLAC = DATA / "1737-146161-0009.flac"
@@ -119,6 +121,30 @@ def test_moved_shards_still_work_and_may_be_sharded_again(corpus, sharded, tmp_p
     again = Manifest.load(write_shards(moved, tmp_path / "again", "x", 1.0)[0])
     lengths = {u.id: len(load_mono(u.audio_filepath, u.offset, u.duration)) for u in corpus}
     assert lengths == {u.id: len(load_mono(u.audio_filepath, u.offset, u.duration)) for u in again}
+
+
+def test_float_samples_give_the_same_bytes_at_any_time():
+    loud = np.random.default_rng(0).standard_normal((2, 1600)).astype(np.float32) * 3
+    content, ending = shards._encode(Audio(loud, 16_000))
+    assert ending == ".wav"
+    assert content[content.index(b"PEAK") + 12 :][:4] == bytes(4)
+    assert np.array_equal(soundfile.read(io.BytesIO(content), dtype="float32")[0].T, loud)
+
+
+def test_shards_take_the_place_of_no_audio_that_is_read_and_of_no_other_tar(corpus, tmp_path):
+    first, _ = write_shards(corpus, tmp_path / "shards", "train", SECONDS_PER_SHARD)
+    (tmp_path / "merged").mkdir()
+    merged = tmp_path / "merged" / "train.jsonl"
+    write_manifest(merged, list(Manifest.load(first)))
+    before = {path: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+    with pytest.raises(DataError, match=r"train-000000\.tar: holds audio that is read"):
+        write_shards(Manifest.load(merged), tmp_path / "shards", "train", 2 * SECONDS_PER_SHARD)
+    assert {path: path.read_bytes() for path in (tmp_path / "shards").iterdir()} == before
+    (tmp_path / "web").mkdir()
+    with tarfile.open(tmp_path / "web" / "train-000000.tar", "w") as tar:
+        tar.add(DATA / "manifest.jsonl", "sample.json")
+    with pytest.raises(DataError, match=r"train-000000\.tar: is there, and no shard of ours"):
+        write_shards(corpus, tmp_path / "web", "train", SECONDS_PER_SHARD)
 
 
 def test_interrupted_writing_goes_on(corpus, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.audio import duration as file_duration
-from asr.audio import load
+from asr.audio import pieces
 from asr.check.findings import Finding
 from asr.errors import AudioError
 from asr.manifest import Manifest, Utterance
@@ -93,7 +93,8 @@ def _listen(facts: NDArray[np.void], path: str, offset: float, seconds: float) -
     """Fill in what follows from the samples."""
     digest, levels = hashlib.blake2b(digest_size=8), []
     count, total, squares, peak, spectrum = 0, 0.0, 0.0, 0.0, np.zeros(1)
-    for waveform, rate in _pieces(path, offset, seconds):
+    for piece in pieces(path, PIECE, offset, seconds):
+        waveform, rate = piece.waveform.mean(axis=0), piece.sample_rate  # the mean is what models hear
         # At 16 bits, so that the same recording as WAV and as FLAC of 16 or 24 bits counts as the same.
         digest.update(np.rint(waveform * 32768).astype("<i4").tobytes())
         count += len(waveform)
@@ -115,15 +116,6 @@ def _listen(facts: NDArray[np.void], path: str, offset: float, seconds: float) -
     facts["range"] = decibels.max() - np.percentile(decibels, 5)
     facts["hash"] = max(1, int.from_bytes(digest.digest(), "big"))
     facts["cliff"], facts["cut"] = find_cliff(spectrum, int(facts["rate"]))
-
-
-def _pieces(path: str, offset: float, seconds: float) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Read the mean of the channels, which is what models hear, at the file's own rate."""
-    done = 0.0
-    while done == 0 or seconds - done > SHORTEST:  # what is left after rounding is no piece
-        audio = load(path, offset + done, min(PIECE, seconds - done))
-        yield audio.waveform.mean(axis=0), audio.sample_rate
-        done += PIECE
 
 
 def _power(frames: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -147,7 +147,11 @@ def histogram(title: str, values: NDArray[Any]) -> str:
     values = values[np.isfinite(values)]
     if not len(values):
         return ""
-    counts, edges = np.histogram(values.astype(np.float64), bins=BINS)
+    values = values.astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    if high - low <= 1e-9 * abs(high):  # too little for so many bins to have edges of their own
+        low, high = low - max(0.5, abs(low)), high + max(0.5, abs(high))
+    counts, edges = np.histogram(values, bins=BINS, range=(low, high))
     width, height = 6, 90
     bars = "".join(
         f'<rect x="{place * width}" y="{height - tall:.1f}" width="{width - 1}" height="{tall:.1f}" fill="#4a7ab5">'

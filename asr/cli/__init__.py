@@ -1,6 +1,7 @@
 """The `asr` program: one verb for each job. It parses, calls and prints; the work is done elsewhere.
 
-Exit codes: 0 all done; 1 some input failed, the rest was done; 2 the command itself is wrong.
+Exit codes: 0 all done; 1 some input failed, the rest was done; 2 the command itself is wrong; 130 interrupted;
+128 and more: ended by that signal.
 The verbs are functions in the modules beside this one. They import heavy modules only when they are called, so that
 `asr --help` answers at once.
 """
@@ -9,7 +10,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
 
 import typer
 
@@ -63,6 +66,8 @@ def main() -> None:
             # File names need not be text, nor need a terminal know all letters; files and pipes get UTF-8 everywhere.
             utf_8 = not stream.isatty() and "PYTHONIOENCODING" not in os.environ
             stream.reconfigure(encoding="utf-8" if utf_8 else None, errors="replace")
+    if threading.current_thread() is threading.main_thread():  # so that all is put in order
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except StoppedError as stopped:
@@ -70,6 +75,10 @@ def main() -> None:
         sys.exit(128 + stopped.signal)
     except AsrError as error:
         complain(error)
+        sys.exit(2)
+    except OSError as error:  # a folder that is locked, a name too long, a full disk
+        where = f"{error.filename}: " if error.filename else ""
+        complain(AsrError(f"{where}{(error.strerror or str(error)).lower()}: check names, permissions and disk"))
         sys.exit(2)
     except SystemExit as ended:
         if ended.code == 130:  # what typer makes of an interrupt

@@ -73,9 +73,11 @@ def check(
             TranscriptJudge(recognizer, advance) if recognizer else None,
             advance,
         )
-    _show(checked)  # first: a file that cannot be written takes no finding with it
-    _write_report(checked, report, json_file)
-    _write_clean(checked, targets)
+    try:
+        _show(checked)  # first: a file that cannot be written takes no finding with it; nor does a closed screen
+    finally:
+        _write_report(checked, report, json_file)
+        _write_clean(checked, targets)
     raise typer.Exit(1 if any(finding.offends for finding in checked.findings) else 0)
 
 
@@ -85,7 +87,7 @@ def _clean_targets(manifests: list[Path], target: Path | None) -> list[Path]:
         return []
     targets = [target] if len(manifests) == 1 else [target / path.name for path in manifests]
     if len(set(targets)) < len(targets):  # train.jsonl of several corpora, for example
-        targets = [target / path.absolute().parent.name / path.name for path in manifests]
+        targets = [target / Path(os.path.abspath(path)).parent.name / path.name for path in manifests]
     if len(set(targets)) < len(targets):
         raise ConfigError("--write-clean: two manifests have the same name and folder name: check them one by one")
     if len(manifests) == 1 and target.is_dir():

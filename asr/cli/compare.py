@@ -22,7 +22,9 @@ def compare(
     from asr.evaluation.results import read_json, write_json
 
     result = run_comparison(read_json(first), read_json(second))
-    for line in describe(result, show):  # first: a file that cannot be written takes no result with it
-        typer.echo(line)
-    if json_file:
-        write_json(json_file, result)
+    try:
+        for line in describe(result, show):  # first: a file that cannot be written takes no result with it
+            typer.echo(line)
+    finally:
+        if json_file:
+            write_json(json_file, result)

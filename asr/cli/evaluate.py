@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,10 +88,11 @@ def evaluate(
         return _tune(transcriber, utterances, normalizer)
     with progress("Decoding", len(utterances)) as advance:
         result = run_evaluation(transcriber, utterances, normalizer, advance, split_keys(slice_by))
-    show_result(result)  # first: a file that cannot be written takes no result with it
-    write_outputs(result, json_file, csv_file, report, utterances)
-    if results:
-        update_table(results, result)
+    try:
+        show_result(result)  # first: a file that cannot be written takes no result with it; nor does a closed screen
+    finally:
+        table = partial(update_table, results, result) if results else None
+        write_outputs(result, json_file, csv_file, report, utterances, table)
     raise typer.Exit(1 if result["unreadable"] else 0)
 
 

@@ -32,6 +32,7 @@ def convert(
     for name in (source_format, target_format):
         if name not in (None, *exchange.FORMATS):
             raise ConfigError(f"no format {name!r}; there are {', '.join(exchange.FORMATS)}")
+    _check_target(target, [source])
     with console.status("converting"):
         known = exchange.read(source, source_format)
         left_out = exchange.write(target, known.utterances, target_format)
@@ -90,7 +91,7 @@ def merge(
     from asr.subsets import merge as chain
 
     _check_target(output, manifests)
-    loaded = {path.absolute().parent.name: Manifest.load(path, others=True) for path in manifests}
+    loaded = {Path(os.path.abspath(path)).parent.name: Manifest.load(path, others=True) for path in manifests}
     if len(loaded) < len(manifests):
         raise ConfigError("two of these manifests lie in folders of the same name, which tells utterances apart")
     write_manifest(output, chain(loaded))
@@ -148,7 +149,7 @@ def _check_target(output: Path, read: Sequence[Path]) -> None:
     from asr.errors import ConfigError
 
     if os.path.realpath(output) in map(os.path.realpath, read):
-        raise ConfigError(f"{output}: is read itself: --output must name another file")
+        raise ConfigError(f"{output}: is read itself: write to another place")
 
 
 def _parse_shares(text: str) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from asr.cli.terminal import console
+from asr.cli.terminal import complain, console
+from asr.errors import AsrError
 
 if TYPE_CHECKING:
     from asr.manifest import Manifest
@@ -43,18 +46,43 @@ def write_outputs(
     csv_file: Path | None,
     report: Path | None,
     manifest: Manifest | None = None,
+    table: Callable[[], None] | None = None,
 ) -> None:
-    """Write what was asked for; `manifest` says where the report finds its audio."""
+    """Write what was asked for, each thing whatever becomes of the others.
+
+    Args:
+        result: what was measured.
+        json_file: where the whole result goes.
+        csv_file: where one row goes.
+        report: folder of the page.
+        manifest: says where the page finds its audio.
+        table: writes the result into a README.
+
+    Raises:
+        AsrError: something could not be written; the others are.
+    """
+    from asr.evaluation.report import write_report
     from asr.evaluation.results import append_csv, write_json
 
-    if json_file:
-        write_json(json_file, result)
-    if csv_file:
-        append_csv(csv_file, result)
-    if report:
-        from asr.evaluation.report import write_report
+    def write_page(folder: Path) -> None:
+        console.print(f"report: {write_report(folder, result, manifest)}")
 
-        console.print(f"report: {write_report(report, result, manifest)}")
+    writes = [
+        *([partial(write_json, json_file, result)] if json_file else []),
+        *([partial(append_csv, csv_file, result)] if csv_file else []),
+        *([partial(write_page, report)] if report else []),
+        *([table] if table else []),
+    ]
+    failures: list[AsrError] = []
+    for write in writes:
+        try:
+            write()
+        except AsrError as error:
+            failures.append(error)
+    for error in failures[1:]:
+        complain(error)
+    if failures:
+        raise failures[0]
 
 
 def show_result(result: dict[str, Any]) -> None:

@@ -37,8 +37,10 @@ def score(
     from asr.evaluation.text_files import score_files
 
     result = score_files(reference, hypothesis, normalizer, split_keys(slice_by))
-    show_result(result)
-    write_outputs(result, json_file, csv_file, report)
+    try:
+        show_result(result)
+    finally:
+        write_outputs(result, json_file, csv_file, report)
     if missing := result["missing_hypotheses"]:
         console.print(
             f"{missing} of {len(result['results'])} utterances have no hypothesis; all their words are deletions"

@@ -35,7 +35,8 @@ class DecodingOptions:
     """Added to the score for each token, or taken off if below 0. Mends a language model's liking for short texts."""
     length_normalization: float | None = None
     """The final score is divided by (tokens + 1) to this power (Wu et al. 2016, arXiv:1609.08144, section 7). None is 1
-    in `attention`, where label smoothing makes the end likely everywhere and short texts would win, and 0 elsewhere."""
+    in `attention` with a beam over 1, where label smoothing makes the end likely everywhere and short texts would win,
+    and 0 elsewhere."""
     language_model: str = ""
     """What `asr lm build` or `asr train --config lm/...` made, or an ARPA file in the model's tokens, also gzipped;
     empty for none. When a checkpoint is loaded, `embedded` is the one in the package, of English letters."""
@@ -74,12 +75,11 @@ class DecodingOptions:
         if self.mode != "ctc" and self.nbest > self.beam_size:
             raise ConfigError(f"decoding.nbest {self.nbest} is over decoding.beam_size {self.beam_size}")
 
-
     @property
     def length_power(self) -> float:
         """What `length_normalization` is in this mode."""
         if self.length_normalization is None:
-            return 1.0 if self.mode == "attention" else 0.0
+            return 1.0 if self.mode == "attention" and self.beam_size > 1 else 0.0
         return self.length_normalization
 
 

@@ -77,7 +77,7 @@ def evaluate(
         )
     ]
     result = summarise(rows, rules, slice_by)
-    audio_seconds = float(manifest.durations.sum())
+    audio_seconds = float(manifest.durations[["error" not in found for found in heard]].sum())
     result["data"]["name"] = "/".join(Path(manifest.origin).parts[-2:])  # no path of the machine it was measured on
     return result | {
         "confidence": measure_confidence(rows, rules),

@@ -48,7 +48,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict) or not {"wer", "normalizer", "data", "results"} <= content.keys():
         raise DataError(f"{path}: is no result of asr evaluate or asr score: make it anew with --json")

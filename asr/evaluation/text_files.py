@@ -144,7 +144,7 @@ def _names(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _object(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not JSON: {error}") from error
     if not isinstance(row, dict):
         raise DataError(f"{place}: not a JSON object")

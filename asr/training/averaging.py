@@ -20,9 +20,9 @@ class RunningAverage(WeightAveraging):
     def __init__(self, decay: float) -> None:
         def update(averages: list[Tensor], weights: list[Tensor], steps: Tensor | int) -> None:
             if averages[0].is_floating_point():
-                torch._foreach_lerp_(averages, weights, 1 - ramped(decay, int(steps)))
+                torch._foreach_lerp_(averages, weights, 1 - ramped(decay, int(steps)))  # pyright: ignore[reportPrivateImportUsage]
             else:  # counters
-                torch._foreach_copy_(averages, weights)
+                torch._foreach_copy_(averages, weights)  # pyright: ignore[reportPrivateImportUsage]
 
         super().__init__(multi_avg_fn=update)
 

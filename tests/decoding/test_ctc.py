@@ -12,6 +12,8 @@ from asr.tokenizer import BLANK
 class Listens:
     """Stands in for a recogniser: its encoder output is the posteriors themselves."""
 
+    tokenizer = None
+
     def ctc_log_probs(self, encoder_out: torch.Tensor) -> torch.Tensor:
         return encoder_out
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,8 +57,8 @@ class InThisProcess:
     """Stands in for a process: five of them would spend most of this test importing torch."""
 
     def __init__(self, command: list[str]) -> None:
-        assert command[:3] == [sys.executable, "-m", "asr.cli"]
-        self.words = command[3:]
+        assert command[:4] == [sys.executable, "-P", "-m", "asr.cli"]  # -P: not what lies in the folder at hand
+        self.words = command[4:]
 
     def __enter__(self) -> InThisProcess:
         return self
@@ -176,3 +178,25 @@ def test_unknown_stage_and_corpus() -> None:
 def test_a_stage_that_makes_nothing_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"stage prepare made no .*train\.jsonl"):
         run_step(Step("prepare", ["--help"], [tmp_path / "train.jsonl"]))
+
+
+def test_a_recipe_that_is_told_to_stop_stops_its_stage(tmp_path: Path) -> None:
+    (tmp_path / "asr.py").write_text("raise SystemExit('the folder at hand is not where programs come from')")
+    mark = tmp_path / "alive"
+    code = (
+        "import signal, subprocess, sys, asr.recipes as r\n"
+        "signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))\n"
+        "class Popen(subprocess.Popen):\n"
+        "    def __init__(self, command):\n"
+        f"        child = \"import time, pathlib; pathlib.Path('{mark}').touch(); time.sleep(60)\"\n"
+        "        super().__init__([*command[:2], '-c', child])\n"
+        "r.subprocess = type('S', (), {'Popen': Popen})\n"
+        "import pathlib\n"
+        "r.run_step(r.Step('prepare', ['prepare'], [pathlib.Path('never')]))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-P", "-c", code], cwd=tmp_path)
+    until = time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(20) == 143  # the child would have slept for a minute
