@@ -10,13 +10,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
 from asr.errors import AsrError, AudioError
-from asr.writers import unique_stems
+from asr.writers import folded, unique_stems
 
 STANDARD_INPUT = "-"
 # What a folder's audio is known by; a file that is named itself may end in anything.
@@ -106,14 +106,16 @@ def _parts_before_pattern(name: str) -> list[str]:
 def _named(recordings: list[Recording]) -> list[Recording]:
     """Name outputs by their inputs' own names, with the ending where two would collide: no input changes another's."""
     named: dict[Path, Recording] = {}
-    for folder, members in groupby(sorted(recordings, key=lambda each: each.folder), key=lambda each: each.folder):
+
+    def place(recording: Recording) -> str:
+        return folded(str(recording.folder))
+
+    for _, members in groupby(sorted(recordings, key=place), key=place):
         here = list(members)
-        counts = Counter(each.path.stem.casefold() for each in here)
-        wanted = [each.path.name if counts[each.path.stem.casefold()] > 1 else each.path.stem for each in here]
-        # An ending is put on for `unique_stems` to take off.
-        for each, name, stem in zip(here, wanted, unique_stems([f"{name}.x" for name in wanted]), strict=True):
-            numbered = stem != unique_stems([f"{name}.x"])[0]
-            named[each.path] = Recording(each.path, folder, stem, numbered)
+        counts = Counter(folded(each.path.stem) for each in here)
+        wanted = [each.path.name if counts[folded(each.path.stem)] > 1 else each.path.stem for each in here]
+        for each, name, stem in zip(here, wanted, unique_stems(wanted), strict=True):
+            named[each.path] = replace(each, stem=stem, numbered=stem != unique_stems([name])[0])
     return [named[each.path] for each in recordings]
 
 

@@ -80,7 +80,7 @@ class Manifest:
     """
 
     def __init__(self, table: pyarrow.Table, origin: str) -> None:
-        self._table = table
+        self.table = table
         self.origin = origin
 
     @classmethod
@@ -116,7 +116,7 @@ class Manifest:
         Raises:
             DataError: an id is in more than one of them.
         """
-        table = pyarrow.concat_tables([manifest._table for manifest in manifests])
+        table = pyarrow.concat_tables([manifest.table for manifest in manifests])
         origin = ", ".join(manifest.origin for manifest in manifests)
         if twice := _find_twice(table["id"]):
             raise DataError(f"id {twice!r} is in more than one of {origin}: ids must be unique")
@@ -137,36 +137,31 @@ class Manifest:
 
     def select(self, keep: NDArray[np.bool_]) -> Manifest:
         """Keep the utterances that a mask, one value for each, says True of; an empty choice is allowed."""
-        return Manifest(_map(self._table.filter(pyarrow.array(keep))), self.origin)
-
-    @property
-    def table(self) -> pyarrow.Table:
-        """The columns of `Utterance`, for what works on all rows at once."""
-        return self._table
+        return Manifest(_map(self.table.filter(pyarrow.array(keep))), self.origin)
 
     @property
     def durations(self) -> NDArray[np.float64]:
         """Seconds of each utterance."""
-        return self._table["duration"].to_numpy()
+        return self.table["duration"].to_numpy()
 
     @property
     def texts(self) -> list[str]:
         """The words of each utterance."""
-        return self._table["text"].to_pylist()
+        return self.table["text"].to_pylist()
 
     def __len__(self) -> int:
         """Count utterances."""
-        return len(self._table)
+        return len(self.table)
 
     def __getitem__(self, row: int) -> Utterance:
         """Give one utterance; its audio path is absolute."""
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        return Utterance(**self._table.slice(row % len(self), 1).to_pylist()[0])
+        return Utterance(**self.table.slice(row % len(self), 1).to_pylist()[0])
 
     def __iter__(self) -> Iterator[Utterance]:
         """Yield the utterances in order."""
-        for batch in self._table.to_batches(max_chunksize=4096):
+        for batch in self.table.to_batches(max_chunksize=4096):
             yield from (Utterance(**row) for row in batch.to_pylist())
 
 

@@ -15,9 +15,11 @@ import soundfile
 
 from asr.cli import main
 from asr.cli.terminal import console
+from asr.inputs import find_recordings
 from asr.model import checkpoint
 from asr.normalize import get_normalizer
 from asr.tokenizer import BLANK
+from asr.writers import folded
 
 
 @pytest.fixture
@@ -121,6 +123,15 @@ def test_folders_are_searched_and_keep_their_shape(asr, trained, archive, tmp_pa
     assert outputs(tmp_path / "jobs") == found
     result = asr("transcribe", "archive/**/*.flac", "--model", trained, "--output-dir", "some", cwd=tmp_path)
     assert sorted(outputs(tmp_path / "some")) == ["2024/a.txt", "a.txt"]
+
+
+def test_no_two_outputs_are_one_file_where_case_or_encoding_of_letters_do_not_count(tmp_path):
+    for name in ("one/Talks/x.wav", "two/talks/x.wav", "one/\u00e9.wav", "two/e\u0301.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    recordings, errors = find_recordings([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert not errors
+    assert len({folded(str(each.folder / each.stem)) for each in recordings}) == len(recordings) == 4
 
 
 def test_jobs_print_the_same_in_the_same_order(asr, trained, data):

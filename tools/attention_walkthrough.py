@@ -61,7 +61,6 @@ class Walk:
 def walk() -> Walk:
     """Listen to the utterance, read its text, and compute one head's attention for one letter by hand."""
     model, _ = checkpoint.load(EMBEDDED)
-    model.eval()
     manifest = Manifest.load(REPOSITORY / "tests" / "data" / "manifest.jsonl")
     utterance = next(each for each in manifest if each.id == UTTERANCE)
     waveform = torch.from_numpy(load_mono(utterance.audio_filepath))[None]

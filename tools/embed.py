@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,7 @@ def _licences() -> dict[str, str]:
 
 def _recommended(decoding: dict[str, Any]) -> dict[str, Any]:
     """Keep what is not a default of the search; the language model must be the one in the package."""
-    default = asdict(DecodingOptions())
-    search = {key: value for key, value in decoding.items() if value != default[key]}
+    search = {"mode": decoding["mode"]} | DecodingOptions(**decoding).changes()
     if "language_model" in search:
         if Path(search["language_model"]).read_bytes() != EMBEDDED_LM.read_bytes():
             raise SystemExit(f"{search['language_model']} is not {EMBEDDED_LM}: copy it there first")

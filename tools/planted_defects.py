@@ -60,7 +60,6 @@ class Planter:
         waveform, rate = utterance.waveform(), SAMPLE_RATE
         if kind == "wrong_rate":  # what was sampled at 8 kHz is said to be 16 kHz, or the other way round
             planted = replace(planted, duration=utterance.duration * (2 if self.count % 2 else 0.5))
-            rate = SAMPLE_RATE
             waveform = soxr.resample(waveform, 8000, SAMPLE_RATE) if self.count % 2 else waveform[::2]
         elif kind == "narrowband":
             waveform, rate = self._narrow(waveform)

@@ -1,6 +1,6 @@
 """What can be wrong with the sound itself: facts measured from each utterance's samples, and how they are judged.
 
-Memory is bounded: long utterances are read in pieces, and all that is kept of one is a row of FACTS, 64 bytes.
+Memory is bounded: long utterances are read in pieces, and all that is kept of one is a row of FACTS.
 """
 
 from __future__ import annotations

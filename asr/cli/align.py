@@ -49,7 +49,7 @@ def align(
     transcript = Transcriber.load(model, device, vad=False).align(audio, _read(text))
     for name in formats:
         if output_dir:
-            path = writers.write(transcript, output_dir, name, writers.unique_stems([str(audio)])[0], subtitles)
+            path = writers.write(transcript, output_dir, name, writers.unique_stems([audio.stem])[0], subtitles)
             console.print(f"written: {path}")
         else:
             typer.echo(writers.render(transcript, name, subtitles), nl=False)

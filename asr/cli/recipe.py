@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,11 +72,7 @@ def recipe(
 
 def _search(decoding: DecodingOptions) -> list[str]:
     """Have the finished model measured by the search that validation was told to use."""
-    from asr.decoding.options import DecodingOptions
-
-    usual = asdict(DecodingOptions())
-    changed = {key: value for key, value in asdict(decoding).items() if key != "mode" and value != usual[key]}
-    settings = [word for key, value in changed.items() for word in ("--search", f"{key}={value}")]
+    settings = [word for key, value in decoding.changes().items() for word in ("--search", f"{key}={value}")]
     return ["--decoding", decoding.mode, *settings]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from asr.config import check_choice
 from asr.errors import ConfigError
@@ -74,6 +75,14 @@ class DecodingOptions:
             raise ConfigError(f"decoding.hotword_bonus must be at least 0, got {self.hotword_bonus}")
         if self.mode != "ctc" and self.nbest > self.beam_size:
             raise ConfigError(f"decoding.nbest {self.nbest} is over decoding.beam_size {self.beam_size}")
+
+    def changes(self) -> dict[str, Any]:
+        """Give what is not as by default, but for the mode."""
+        return {
+            field.name: value
+            for field in fields(self)
+            if field.name != "mode" and (value := getattr(self, field.name)) != field.default
+        }
 
     @property
     def length_power(self) -> float:

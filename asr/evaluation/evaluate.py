@@ -92,9 +92,8 @@ def evaluate(
 
 def decoding_label(options: DecodingOptions) -> str:
     """Name the mode, and what differs from its defaults; of a file only the name."""
-    default = asdict(DecodingOptions())
-    changed = {key: value for key, value in asdict(options).items() if key != "mode" and value != default[key]}
-    shown = [f"{key} {Path(value).name if isinstance(value, str) else value}" for key, value in changed.items()]
+    changes = options.changes().items()
+    shown = [f"{key} {Path(value).name if isinstance(value, str) else value}" for key, value in changes]
     return ", ".join([options.mode, *shown])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ __all__ = [
     "MANY_IN_ONE",
     "NEED_WORDS",
     "SubtitleOptions",
+    "folded",
     "parse_formats",
     "render",
     "unique_stems",
@@ -110,22 +112,27 @@ def write(
     return path
 
 
-def unique_stems(sources: Sequence[str]) -> list[str]:
-    """Name an output for each input: its file name without ending, numbered where two would collide.
+def unique_stems(wanted: Sequence[str]) -> list[str]:
+    """Name outputs by the file names without ending that are wanted, numbered where two would collide.
 
-    The names depend on the inputs and their order alone.
+    The names depend on what is wanted and its order alone.
     """
     taken: set[str] = set()
     stems = []
-    for source in sources:
-        stem = base = _name(Path(source).stem)
+    for name in wanted:
+        stem = base = _name(name)
         number = 2
-        while stem.casefold() in taken:  # some file systems do not tell A from a
+        while folded(stem) in taken:
             stem = f"{base}-{number}"
             number += 1
-        taken.add(stem.casefold())
+        taken.add(folded(stem))
         stems.append(stem)
     return stems
+
+
+def folded(name: str) -> str:
+    """Make names alike that some file systems do not tell apart: A and a, a letter in one piece and with its accent."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _name(stem: str) -> str:

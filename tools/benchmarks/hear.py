@@ -134,7 +134,7 @@ def _seconds(path: str) -> float:
         return file.getnframes() / file.getframerate()
 
 
-def _peak_megabytes() -> float:
+def peak_megabytes() -> float:
     """Most memory of this program. Linux hands `ru_maxrss` down from the parent; `VmHWM` begins anew."""
     status = Path("/proc/self/status")
     if status.is_file():
@@ -184,7 +184,7 @@ def main() -> None:
         if seconds / found["clip"] < SLOW:
             found[kind] = _rate(lambda paths=paths: [hear(path) for path in paths], seconds, 1)
     found["after"] = time.perf_counter() - began - imported - loaded - first  # no part of the start
-    found["peak"] = _peak_megabytes()
+    found["peak"] = peak_megabytes()
     print(json.dumps(found))
 
 

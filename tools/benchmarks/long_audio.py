@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
-import sys
 import tempfile
 import time
 from itertools import cycle
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from benchmarks.hear import peak_megabytes
 from numpy.typing import NDArray
 
 from asr.evaluation.wer import score
@@ -37,12 +36,6 @@ def write_long(path: Path, utterances: list[NDArray[np.float32]], hours: float) 
                 return
             file.write(waveform)
             left -= len(waveform)
-
-
-def peak_memory() -> float:
-    """Largest resident memory this process has had, in megabytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def compare_with_whole(transcriber: Transcriber, manifest: Manifest, utterances: list[NDArray[np.float32]]) -> None:
@@ -83,11 +76,11 @@ def run(arguments: argparse.Namespace) -> None:
         path = Path(folder) / "long.flac"
         write_long(path, utterances, arguments.hours)
         transcriber.transcribe((utterances[0], SAMPLE_RATE))  # what loading takes is no part of the speed
-        before, began = peak_memory(), time.perf_counter()
+        before, began = peak_megabytes(), time.perf_counter()
         transcript = transcriber.transcribe(path)
         seconds = time.perf_counter() - began
     print(
         f"{transcript.duration / 3600:.2f} h in {seconds:.0f} s: real-time factor {seconds / transcript.duration:.5f}"
     )
-    print(f"peak memory {peak_memory():.0f} MB, {before:.0f} MB before; {_spans(transcript)}")
+    print(f"peak memory {peak_megabytes():.0f} MB, {before:.0f} MB before; {_spans(transcript)}")
     compare_with_whole(transcriber, manifest, utterances)
