@@ -26,7 +26,7 @@ from asr.manifest import Manifest
 from asr.normalize import get_normalizer
 from asr.samples import SAMPLE_RATE
 from asr.segmentation import LONGEST
-from asr.transcriber import Transcriber
+from asr.transcriber import Found, Transcriber
 from asr.transcript import Word
 
 WHOLE_SECONDS = 2 * LONGEST  # time and memory of attention and of alignments grow with the square of the length
@@ -123,18 +123,22 @@ def _decode_all(
 
 def _decode(transcriber: Transcriber, waveforms: list[NDArray[np.float32]]) -> list[dict[str, Any]]:
     """Give what is heard in each of a batch: decoded whole, or cut as `asr transcribe` does it if that is too long."""
-    if any(len(waveform) > WHOLE_SECONDS * SAMPLE_RATE for waveform in waveforms):
-        return [_transcribe(transcriber, waveform) for waveform in waveforms]
-    rows = []
-    for found in transcriber.attempt(waveforms, words=True):
-        if isinstance(found, str):
-            rows.append({"hypothesis": "", "fallback": None, "error": found})
-            continue
-        best, alignment = found
-        text = transcriber.model.tokenizer.decode(best.tokens)
-        words = alignment.words if alignment else ()
-        rows.append({"hypothesis": text, "fallback": best.fallback, "word_confidences": _confidences(words)})
-    return rows
+    long = [len(waveform) > WHOLE_SECONDS * SAMPLE_RATE for waveform in waveforms]
+    whole = [waveform for waveform, cut in zip(waveforms, long, strict=True) if not cut]
+    found = iter(transcriber.attempt(whole, words=True))
+    return [
+        _transcribe(transcriber, waveform) if cut else _row(transcriber, next(found))
+        for waveform, cut in zip(waveforms, long, strict=True)
+    ]
+
+
+def _row(transcriber: Transcriber, found: Found | str) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"hypothesis": "", "fallback": None, "error": found}
+    best, alignment = found
+    words = alignment.words if alignment else ()
+    text = transcriber.model.tokenizer.decode(best.tokens)
+    return {"hypothesis": text, "fallback": best.fallback, "word_confidences": _confidences(words)}
 
 
 def _transcribe(transcriber: Transcriber, waveform: NDArray[np.float32]) -> dict[str, Any]:

@@ -117,19 +117,21 @@ def _text(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _json(path: Path, keys: Sequence[str]) -> Callable[[str, str], Iterator[tuple[str, dict[str, Any]]]]:
     """Read JSON lines, with the text of all of them under the same key: another one may be the other side's."""
-    rows = [_object(line, f"{path}, line {number}") for number, line in _lines(path)]
-    there = {name for row in rows for name in row}
+    rows = [(f"{path}, line {number}", _object(line, f"{path}, line {number}")) for number, line in _lines(path)]
+    there = {name for _, row in rows for name in row}
     if not (found := [key for key in keys if key in there]):
         raise DataError(f"{path}: no line has one of {', '.join(keys)}")
     key = found[0]
-    names = iter(_names(rows))
+    for place, row in rows:
+        named = any(row.get(each) not in (None, "") for each in ("id", "audio_filepath"))
+        if not named or not isinstance(row.get(key), str):
+            raise DataError(f"{place}: needs an id (or audio_filepath) and {key}, which is a text")
+    names = iter(_names([row for _, row in rows]))
 
     def read(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        row, name = _object(line, place), next(names)
-        if not name or not isinstance(row.get(key), str):
-            raise DataError(f"{place}: needs an id (or audio_filepath) and {key}, which is a text")
+        row = _object(line, place)
         speaker = {} if row.get("speaker") is None else {"speaker": str(row["speaker"])}
-        yield name, {**row, **speaker, "text": row[key]}
+        yield next(names), {**row, **speaker, "text": row[key]}
 
     return read
 

@@ -161,6 +161,8 @@ def test_stretches_of_a_file_without_ids_are_named_as_a_manifest_names_them(tmp_
     reference = write(tmp_path / "ref.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     ids = Manifest.load(reference).table["id"].to_pylist()
     assert list(read_texts(reference)) == ids == ["x", "x-1"]
+    with pytest.raises(DataError, match=r"none\.jsonl, line 1: needs an id"):
+        read_texts(write(tmp_path / "none.jsonl", '{"text": "a"}\n{"text": "b"}\n'))
     hypothesis = write(tmp_path / "hyp.txt", "x-1 word 1\nx word 0\n")
     assert score_files(reference, hypothesis)["wer"] == 0
 
