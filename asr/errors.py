@@ -7,10 +7,16 @@ The command line prints that line and nothing else; a traceback means a bug in t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 
 class AsrError(Exception):
     """An error the user can mend; the message says how."""
+
+    def without_frames(self) -> Self:
+        """Let go of the frames that it came through: of one that is kept they would hold minutes of samples."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
 
 class AudioError(AsrError):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,27 +17,24 @@ from torch import Tensor
 from asr.alignment import Alignment, Spelling, align, spell_text, spell_tokens
 from asr.audio import Source, duration, stream
 from asr.batching import group_by_length
-from asr.config import build
 from asr.decoding import DecodingOptions, Fusion, Hypothesis, decode
-from asr.errors import AsrError, AudioError, CheckpointError, ConfigError, DataError
+from asr.decoding.recommended import search_options
+from asr.errors import AsrError, AudioError, ConfigError, DataError
 from asr.model import checkpoint
 from asr.model.recognizer import Recognizer
 from asr.samples import SAMPLE_RATE
 from asr.segmentation import LONGEST, Chunk, plan_chunks
+from asr.threads import in_threads
 from asr.transcript import Segment, Span, Transcript
 from asr.voice_activity import load_voice_activity
 
 log = logging.getLogger(__name__)
 
 EMBEDDED = Path(__file__).parent / "pretrained" / "english.safetensors"
-EMBEDDED_LM = EMBEDDED.with_name("english_lm.safetensors")  # the language model that goes by the name `embedded`
-MOST_RECOMMENDED = 300  # hypotheses side by side: a larger beam is for its user to ask for, not for a stranger's file
 BATCH_SECONDS = 160.0  # padded audio decoded at once: more gains little on a CPU
 WINDOW_SECONDS = 320.0  # speech collected before it is sorted by length into batches; bounds the memory of a long file
 LONGEST_ALIGNED = 1200.0  # seconds: time and memory of an alignment grow with the square of it
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Found = tuple[Hypothesis, Alignment | None]
 
 
@@ -95,7 +90,7 @@ class Transcriber:
         """
         path = checkpoint_file(path)
         model, about = checkpoint.load(path, choose_device(device))
-        options = _options(about, mode, path)
+        options = search_options(about, mode, path)
         name = path.absolute().parent.name if path.stem == "model" else path.stem  # every run's file is called that
         return cls(model, options, name, vad)
 
@@ -177,7 +172,7 @@ class Transcriber:
             try:
                 return self.transcribe(source)
             except AsrError as error:
-                return without_frames(error)
+                return error.without_frames()
 
         return list(in_threads(attempt, sources, jobs))
 
@@ -346,60 +341,9 @@ class Transcriber:
         return replace(segment, words=words, spread=alignment.spread)
 
 
-def without_frames(error: AsrError) -> AsrError:
-    """Let go of the frames that an error came through: of one that is kept they would hold minutes of samples."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
-
-
-def in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], jobs: int, stop: threading.Event | None = None
-) -> Iterator[Result]:
-    """Apply a function to items, `jobs` at a time, and yield the results in order.
-
-    On leaving early, by an exception or an interrupt, what has not begun is dropped, `stop` is set for what has begun,
-    and that is waited for.
-    """
-    pool = ThreadPoolExecutor(max(1, jobs))
-    try:
-        yield from pool.map(function, items)
-    finally:
-        if stop:
-            stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
 def checkpoint_file(name: Path | str | None) -> Path:
     """Give the file that a name means: None and `embedded` are the English model of the package."""
     return EMBEDDED if not name or str(name) == "embedded" else Path(name)
-
-
-def _options(
-    about: Mapping[str, Any], mode: str | Mapping[str, Any] | DecodingOptions | None, path: Path
-) -> DecodingOptions:
-    """Put the wanted settings on top of those that the checkpoint recommends for their mode."""
-    if isinstance(mode, DecodingOptions):
-        return replace(mode, language_model=str(EMBEDDED_LM)) if mode.language_model == "embedded" else mode
-    if not isinstance(mode, str | Mapping | None):
-        raise ConfigError(f"mode must be a name, DecodingOptions or a mapping, got {type(mode).__name__}")
-    wanted = {"mode": mode} if isinstance(mode, str) else dict(mode or {})
-    searches = about.get("search", [])
-    searches = [searches] if isinstance(searches, dict) else searches
-    if not isinstance(searches, list) or not all(isinstance(search, dict) for search in searches):
-        raise CheckpointError(f"{path}: recommends a search that is no list of settings")
-    default = DecodingOptions().mode
-    fitting = (search for search in searches if wanted.get("mode") in (None, search.get("mode", default)))
-    recommended = next(fitting, {})
-    # A checkpoint is not to choose which files are read: it names no list of hotwords, and one language model only.
-    if "hotwords" in recommended or recommended.get("language_model", "embedded") != "embedded":
-        raise CheckpointError(f"{path}: recommends files to search with, which no checkpoint may")
-    sizes = build(DecodingOptions, recommended, f"{path}: recommended search")
-    if max(sizes.beam_size, sizes.nbest, sizes.candidates) > MOST_RECOMMENDED:
-        raise CheckpointError(f"{path}: recommends a beam of more than {MOST_RECOMMENDED}, which no checkpoint may")
-    search = recommended | wanted
-    if search.get("language_model") == "embedded":
-        search["language_model"] = str(EMBEDDED_LM)
-    return build(DecodingOptions, search, "search")
 
 
 def choose_device(name: str) -> torch.device:

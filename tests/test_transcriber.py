@@ -20,8 +20,9 @@ from asr.errors import ConfigError
 from asr.evaluation.wer import score
 from asr.normalize import get_normalizer
 from asr.segmentation import LONGEST, plan_chunks
+from asr.threads import in_threads
 from asr.tokenizer import BLANK, END
-from asr.transcriber import WINDOW_SECONDS, Transcriber, choose_device, in_threads
+from asr.transcriber import WINDOW_SECONDS, Transcriber, choose_device
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from asr.decoding import DecodingOptions
+from asr.decoding.recommended import EMBEDDED_LM
 from asr.model import checkpoint
 
 TARGET = Path(__file__).parents[1] / "asr" / "pretrained" / "english.safetensors"
 RECIPE = Path(__file__).parents[1] / "recipes" / "english_embedded" / "README.md"
-EMBEDDED_LM = TARGET.with_name("english_lm.safetensors")
 
 
 def main(source: str, *evaluations: str) -> None:

@@ -14,6 +14,8 @@ from asr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from asr.check import Checked
+    from asr.model.recognizer import Recognizer
+    from asr.tokenizer import Tokenizer
 
 FACTOR = 4  # feature frames for each encoder frame where nothing says how many: 40 ms, as most recipes here
 
@@ -51,17 +53,13 @@ def check(
     from asr.evaluation.plausibility import TranscriptJudge, infeasible_rows
     from asr.manifest import Manifest
     from asr.model import checkpoint
-    from asr.tokenizer import load_tokenizer
     from asr.transcriber import checkpoint_file, choose_device
 
     targets = _clean_targets(manifests, write_clean)
     recognizer = None
     if model:
         recognizer, _ = checkpoint.load(checkpoint_file(model), choose_device(device))
-    pieces, factor = (recognizer.tokenizer, recognizer.config.encoder.subsampling) if recognizer else (None, FACTOR)
-    if tokenizer:
-        pieces, setup = load_tokenizer(tokenizer)
-        factor = setup.get("model", {}).get("encoder", {}).get("subsampling", factor)
+    pieces, factor = _vocabulary(tokenizer, recognizer)
     loaded = [Manifest.load(path, others=bool(targets)) for path in manifests]
     utterances = sum(map(len, loaded))
     with progress("Checking", utterances * (2 if recognizer else 1)) as advance:
@@ -79,6 +77,17 @@ def check(
         _write_report(checked, report, json_file)
         _write_clean(checked, targets)
     raise typer.Exit(1 if any(finding.offends for finding in checked.findings) else 0)
+
+
+def _vocabulary(path: Path | None, recognizer: Recognizer | None) -> tuple[Tokenizer | None, int]:
+    """Give what texts are written in, and the feature frames for each encoder frame."""
+    from asr.tokenizer import load_tokenizer
+
+    pieces, factor = (recognizer.tokenizer, recognizer.config.encoder.subsampling) if recognizer else (None, FACTOR)
+    if path:
+        pieces, setup = load_tokenizer(path)
+        factor = setup.get("model", {}).get("encoder", {}).get("subsampling", factor)
+    return pieces, factor
 
 
 def _clean_targets(manifests: list[Path], target: Path | None) -> list[Path]:

@@ -112,7 +112,7 @@ def transcribe(
 def _run(work: _Work, files: list[str], jobs: int) -> int:
     """Do the work on all that the command line names; gives the exit code."""
     from asr.inputs import find_recordings
-    from asr.transcriber import in_threads
+    from asr.threads import in_threads
 
     with _standard_input(files) as (names, work.spooled):
         recordings, errors = find_recordings(names)
@@ -156,7 +156,6 @@ class _Work:
     def __call__(self, recording: Recording) -> tuple[str, list[AsrError]]:
         """Transcribe and write one recording; gives what is to be printed, and what went wrong."""
         from asr import writers
-        from asr.transcriber import without_frames
 
         texts: list[str] = []
         errors: list[AsrError] = []
@@ -182,7 +181,9 @@ class _Work:
                     self._look_inside(self.attention / recording.folder, stem, recording, transcript)
         except AsrError as error:
             spooled = self.spooled and str(self.spooled)
-            errors.append(AsrError(str(error).replace(spooled, "standard input")) if spooled else without_frames(error))
+            errors.append(
+                AsrError(str(error).replace(spooled, "standard input")) if spooled else error.without_frames()
+            )
         self.advance(1)
         return "".join(texts), errors
 

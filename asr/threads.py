@@ -1,0 +1,28 @@
+"""Several files at a time, in threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], jobs: int, stop: threading.Event | None = None
+) -> Iterator[Result]:
+    """Apply a function to items, `jobs` at a time, and yield the results in order.
+
+    On leaving early, by an exception or an interrupt, what has not begun is dropped, `stop` is set for what has begun,
+    and that is waited for.
+    """
+    pool = ThreadPoolExecutor(max(1, jobs))
+    try:
+        yield from pool.map(function, items)
+    finally:
+        if stop:
+            stop.set()
+        pool.shutdown(cancel_futures=True)
