@@ -180,10 +180,9 @@ class _Work:
                 if self.attention:
                     self._look_inside(self.attention / recording.folder, stem, recording, transcript)
         except AsrError as error:
-            spooled = self.spooled and str(self.spooled)
-            errors.append(
-                AsrError(str(error).replace(spooled, "standard input")) if spooled else error.without_frames()
-            )
+            if self.spooled:
+                error = AsrError(str(error).replace(str(self.spooled), "standard input"))
+            errors.append(error.without_frames())
         self.advance(1)
         return "".join(texts), errors
 
