@@ -199,6 +199,13 @@ class SpeechDataModule(PlannedDataModule):
             for row in np.flatnonzero(~fits):
                 log.warning("%s does not fit into memory even alone: left out", self.train[int(row)].id)
             self.train = self.train.select(fits)
+        else:
+            longest = self.train[int(self.train.durations.argmax())]
+            if (seconds := longest.duration / min(config.speeds)) > self.budget.limit:
+                raise DataError(
+                    f"data.train: {longest.id} lasts {seconds:.1f} s at the slowest of data.speeds, over the "
+                    f"{self.budget.limit:g} s of data.batch_seconds: raise that, or lower data.max_seconds"
+                )
         self.left_out = len(everything) - len(self.train)
         self.valid = load_manifests(config.valid, "data.valid")
         augment = config.augment

@@ -196,21 +196,25 @@ class Step:
         stage: one of `STAGES`.
         command: what follows `asr` on the command line.
         products: the files it makes.
-        newer_than: a file that the products must not be older than, if there is one.
+        newer_than: files that the products must not be older than.
+        made_from: files of which it is only said if the products are older.
     """
 
     stage: str
     command: list[str]
     products: list[Path]
-    newer_than: Path | None = None
+    newer_than: tuple[Path, ...] = ()
+    made_from: tuple[Path, ...] = ()
 
     @property
     def done(self) -> bool:
         """Tell whether there is nothing left to do."""
-        if not all(product.is_file() for product in self.products):
-            return False
-        since = self.newer_than.stat().st_mtime if self.newer_than and self.newer_than.is_file() else 0.0
-        return all(product.stat().st_mtime >= since for product in self.products)
+        return all(product.is_file() for product in self.products) and not self.is_older_than(self.newer_than)
+
+    def is_older_than(self, sources: Sequence[Path]) -> bool:
+        """Tell whether a product is older than one of these files."""
+        made = min(product.stat().st_mtime for product in self.products)
+        return any(source.is_file() and source.stat().st_mtime > made for source in sources)
 
 
 def plan(
@@ -232,17 +236,18 @@ def plan(
     recipe, model, done = load(corpus), run / "model.safetensors", run / "train.done"
     given = ["--source", str(source)] if source else []
     resume = ["--resume"] if any((run / "checkpoints").glob("*.ckpt")) else []
+    train = output / "train.jsonl"
     manifests = _written(recipe, output) or [output / f"{name}.jsonl" for name in recipe.SPLITS]
     steps = [
-        Step("prepare", ["prepare", corpus, *given, "--output", str(output)], [output / "train.jsonl"]),
+        Step("prepare", ["prepare", corpus, *given, "--output", str(output)], [train]),
         Step("tokenizer", ["tokenizer", "--config", corpus, *overrides], [run / "tokenizer.model"]),
-        Step("train", ["train", "--config", corpus, *resume, *overrides], [model, done]),
+        Step("train", ["train", "--config", corpus, *resume, *overrides], [model, done], made_from=(train,)),
     ]
     for manifest in manifests:
         if manifest.stem != "train":
             result = run / "results" / f"{manifest.stem}.json"
             command = ["evaluate", "--model", str(model), "--manifest", str(manifest), *search]
-            steps.append(Step("evaluate", [*command, "--json", str(result)], [result], newer_than=model))
+            steps.append(Step("evaluate", [*command, "--json", str(result)], [result], newer_than=(model, manifest)))
     return steps
 
 
@@ -276,6 +281,10 @@ def run_step(step: Step) -> None:
         say(f"{step.stage}: skipped, {names} {'is' if len(step.products) == 1 else 'are'} there")
         if step.stage == "train" and (other := _other_command(step)):
             say(f"  made by another command, {other}; for a new run name another run=FOLDER")
+        if step.is_older_than(step.made_from):
+            say("  its data have changed since; for a new run name another run=FOLDER")
+        if "--source" in step.command:
+            say("  --source was not looked at: delete the manifests to prepare anew")
         return
     say(f"{step.stage}: {shlex.join(['asr', *step.command])}")
     with subprocess.Popen([sys.executable, "-P", "-m", "asr.cli", *step.command]) as process:

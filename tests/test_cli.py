@@ -155,6 +155,25 @@ def test_resume_does_only_what_is_missing(asr, trained, archive, tmp_path):
     assert "--resume cannot tell inputs of one name apart" in twins.stderr
 
 
+def test_what_lies_beside_its_recording_is_not_replaced(asr, trained, archive, tmp_path):
+    (archive / "2024" / "may" / "b.txt").write_text("what a person heard")
+    refused = asr("transcribe", archive, "--model", trained, "--output-dir", archive)
+    assert refused.returncode == 2
+    assert "b.txt: is there beside its recording, and may be its true transcript" in refused.stderr
+    assert asr("transcribe", archive, "--model", trained, "--output-dir", tmp_path / "out").returncode == 0
+    assert asr("transcribe", archive, "--model", trained, "--output-dir", archive, "--resume").returncode == 0
+    assert (archive / "2024" / "may" / "b.txt").read_text() == "what a person heard"
+    assert (archive / "a.txt").is_file()
+
+
+def test_several_transcripts_as_json_are_one_on_each_line(asr, trained, archive):
+    both = asr(
+        "transcribe", archive / "a.flac", archive / "2024" / "may" / "b.OGG", "--model", trained, "--format", "json"
+    )
+    sources = [json.loads(line)["source"] for line in both.stdout.splitlines()]
+    assert [Path(source).name for source in sources] == ["a.flac", "b.OGG"]
+
+
 def test_resume_looks_at_every_format(asr, trained, data, tmp_path):
     soundfile.write(tmp_path / "a.wav", *soundfile.read(data / "1737-146161-0009.flac"))
     out = tmp_path / "out"
@@ -443,6 +462,20 @@ def test_train_refuses_an_unknown_key_in_one_line(asr):
     assert asr("train", "--config", "mini_librispeech", "--resume", "--init-from", "x").returncode == 2
 
 
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("model.encoder.layers=3", "does nothing with --init-from, whose architecture stays"),
+        ("model=conformer_s", "does nothing with --init-from, whose architecture stays"),
+        ("tokenizer.normalizer=none", "whose vocabulary stays: add finetune.tokenizer=new"),
+    ],
+)
+def test_what_a_model_to_begin_with_decides_cannot_be_changed(asr, trained, override, message):
+    result = asr("train", "--config", "mini_librispeech", "--init-from", trained, override)
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
 def test_going_on_and_beginning_anew_exclude_each_other(asr, trained):
     result = asr("train", "--config", "mini_librispeech", "--resume", "--init-from", trained)
     assert result.returncode == 2
@@ -493,7 +526,7 @@ def test_the_package_model_and_a_runs_model_have_names(asr, model, data, tmp_pat
     checkpoint.save(tmp_path / "mine" / "model.safetensors", model, {})
     audio = data / "1737-146161-0009.flac"
     for wanted, name in (("embedded", "english"), (tmp_path / "mine" / "model.safetensors", "mine")):
-        done = asr("transcribe", audio, "--format", "json", "--model", wanted, "--beam_size", 2)
+        done = asr("transcribe", audio, "--format", "json", "--model", wanted, "--decoding", "ctc")
         assert json.loads(done.stdout)["model"] == name
     assert json.loads(asr("info", "embedded").stdout)["about"]["metrics"]
 

@@ -50,6 +50,14 @@ def test_formats_go_into_a_folder(data: Path, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_the_text_itself_is_not_replaced(data: Path, tmp_path: Path) -> None:
+    text = tmp_path / "1737-146161-0013.txt"
+    text.write_text(TEXT)
+    with pytest.raises(ConfigError, match="is the text itself"):
+        run("align", data / "1737-146161-0013.flac", text, "--format", "all", "--output-dir", tmp_path)
+    assert text.read_text() == TEXT
+
+
 def test_wrong_commands_are_one_line(data: Path, tmp_path: Path) -> None:
     audio = data / "1737-146161-0013.flac"
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))

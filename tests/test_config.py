@@ -59,6 +59,12 @@ def test_a_file_without_the_schema_is_checked_all_the_same(tmp_path: Path):
         compose(TrainConfig, str(own))
 
 
+@pytest.mark.parametrize("name", [path.stem for path in (resource("conf") / "recipe").glob("*.yaml")])
+def test_batches_have_room_for_the_longest_utterance_at_the_slowest_speed(name):
+    data = compose(TrainConfig, name).data
+    assert data.max_seconds / min(data.speeds) <= data.batch_seconds
+
+
 def test_a_missing_configuration_is_one_line():
     with pytest.raises(ConfigError, match="did you mean 'mini_librispeech'"):
         compose(TrainConfig, "mini_libri")

@@ -208,6 +208,17 @@ def test_what_workers_share_is_the_table(data, tokenizer):
     assert isinstance(loader.dataset.manifest, Manifest)
 
 
+def test_an_utterance_over_the_budget_of_a_batch_is_named(data, tokenizer, manifest):
+    longest = max(manifest, key=lambda utterance: utterance.duration)
+    config = DataConfig(
+        train=[str(data / "manifest.jsonl")], valid=[str(data / "manifest.jsonl")], batch_seconds=longest.duration
+    )
+    with pytest.raises(
+        DataError, match=f"{longest.id} lasts {longest.duration / 0.9:.1f} s at the slowest of data.speeds"
+    ):
+        SpeechDataModule(config, tokenizer, seed=7)
+
+
 def test_long_utterances_are_left_out_of_training_and_counted(data, tokenizer, manifest):
     path = str(data / "manifest.jsonl")
     module = SpeechDataModule(DataConfig(train=[path], valid=[path], max_seconds=6), tokenizer, 1)

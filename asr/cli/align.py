@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from asr.cli.terminal import (
     OutputDir,
     console,
 )
-from asr.errors import DataError
+from asr.errors import ConfigError, DataError
 
 FILE_NAME = re.compile(r"\S+\.[a-zA-Z]\w+")  # what is no word for anyone to say
 
@@ -46,10 +47,14 @@ def align(
 
     formats = writers.parse_formats(format, output_dir)
     subtitles = writers.SubtitleOptions(max_line_width, max_line_count, max_cue_seconds, min_gap)
+    stem = writers.unique_stems([audio.stem])[0]
+    made = output_dir / f"{stem}.txt" if output_dir and "txt" in formats else None
+    if made and made.is_file() and os.path.exists(text) and made.samefile(text):
+        raise ConfigError(f"{made}: is the text itself: leave txt out of --format, or name another --output-dir")
     transcript = Transcriber.load(model, device, vad=False).align(audio, _read(text))
     for name in formats:
         if output_dir:
-            path = writers.write(transcript, output_dir, name, writers.unique_stems([audio.stem])[0], subtitles)
+            path = writers.write(transcript, output_dir, name, stem, subtitles)
             console.print(f"written: {path}")
         else:
             typer.echo(writers.render(transcript, name, subtitles), nl=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from asr.errors import ConfigError
 
 if TYPE_CHECKING:
     from asr.tokenizer import Tokenizer
+
+LONGEST_SHOWN = 60  # characters of a sentence in a line of warning
 
 app = typer.Typer(help="Language models for the search.", no_args_is_help=True)
 
@@ -51,18 +54,30 @@ def build(
     from asr.decoding.arpa import read_sentences, write_arpa
     from asr.decoding.kneser_ney import estimate
     from asr.decoding.ngram_file import write_ngrams
+    from asr.tokenizer import UNKNOWN
 
     if not output.name.endswith((".arpa", ".arpa.gz", ".safetensors")):
         raise ConfigError(f"--output must end in .safetensors, .arpa or .arpa.gz, got {output}")
     tokens = _tokenizer(model, tokenizer)
+    odd: list[str] = []
+
+    def encoded() -> Iterator[list[int]]:
+        for path in texts:
+            for sentence in read_sentences(path):
+                yield (ids := tokens.encode(sentence))
+                if UNKNOWN in ids:
+                    odd.append(sentence[:LONGEST_SHOWN])
+
     with console.status("Counting n-grams"):
-        encoded = (tokens.encode(sentence) for path in texts for sentence in read_sentences(path))
-        orders = estimate(encoded, order, len(tokens), cutoff, pruning)
+        orders = estimate(encoded(), order, len(tokens), cutoff, pruning)
         if output.suffix == ".safetensors":
             about = {"texts": [path.name for path in texts], "order": order, "cutoff": cutoff, "pruning": pruning}
             write_ngrams(output, orders, tokens, about)
         else:
             write_arpa(output, orders, tokens)
+    if odd:
+        lacks = f"{len(odd)} sentences hold what the model's vocabulary lacks, the first: {odd[0]!r}"
+        console.print(f"{lacks}; write numbers and names in its letters", style="yellow")
     counts = ", ".join(f"{len(grams.log_probs)} of {n}" for n, grams in enumerate(orders, start=1))
     console.print(f"{output}: n-grams by tokens: {counts}")
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from asr.cli.terminal import console
 from asr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from asr.training.config import TrainConfig
 
 
 def train(
@@ -44,7 +47,21 @@ def train(
 
     init_from = checkpoint_file(init_from) if init_from else None
     composed = compose(TrainConfig, config, overrides or [])
-    console.print(f"trained: {run_training(composed, resume, init_from)}")
+    if init_from:
+        _refuse_ignored(overrides or [], composed)
+    console.print(f"trained: {run_training(composed, resume, init_from, overrides or [])}")
+
+
+def _refuse_ignored(overrides: list[str], config: TrainConfig) -> None:
+    """Refuse changes to what a run takes from the model that it begins with."""
+    for override in overrides:
+        key = override.partition("=")[0]
+        if f"{key}.".startswith("model.") and not key.startswith(("model.loss", "model.spec_augment")):
+            raise ConfigError(f"{override}: does nothing with --init-from, whose architecture stays: leave it out")
+        if f"{key}.".startswith("tokenizer.") and config.finetune.tokenizer != "new":
+            raise ConfigError(
+                f"{override}: does nothing with --init-from, whose vocabulary stays: add finetune.tokenizer=new"
+            )
 
 
 def _is_language_model(config: Path) -> bool:

@@ -118,7 +118,7 @@ def _run(work: _Work, files: list[str], jobs: int) -> int:
         recordings, errors = find_recordings(names)
         if work.resume and (twin := next((each for each in recordings if each.numbered), None)):
             raise ConfigError(f"{twin.path}: --resume cannot tell inputs of one name apart: name their folder instead")
-        work.check_screen(recordings)
+        work.check_outputs(recordings)
         for error in errors:
             complain(error)
         with progress("Transcribing", len(recordings)) as work.advance:
@@ -149,6 +149,8 @@ class _Work:
     """The file that standard input was copied to."""
     skipped: list[str] = field(default_factory=list)
     """Outputs that `resume` found; a list, since threads count wrongly together."""
+    several: bool = False
+    """Whether more than one transcript goes to the screen."""
     stop: threading.Event = field(default_factory=threading.Event)
     advance: Callable[[int], None] = field(init=False)
     """Moves the progress bar by so many recordings."""
@@ -156,6 +158,7 @@ class _Work:
     def __call__(self, recording: Recording) -> tuple[str, list[AsrError]]:
         """Transcribe and write one recording; gives what is to be printed, and what went wrong."""
         from asr import writers
+        from asr.writers.plain import to_json
 
         texts: list[str] = []
         errors: list[AsrError] = []
@@ -175,6 +178,8 @@ class _Work:
                         if failures:  # older than its recording, if that is still there, it is done anew by --resume
                             with suppress(OSError):
                                 os.utime(path, (0, recording.path.stat().st_mtime - 1))
+                    elif format == "json" and self.several:  # JSON lines
+                        texts.append(to_json(transcript, indent=None))
                     else:
                         texts.append(writers.render(transcript, format, *how))
                 if self.attention:
@@ -197,13 +202,21 @@ class _Work:
         if pages.left_out:
             console.print(f"attention: {transcript.source}: {pages.left_out} later stretches have no page")
 
-    def check_screen(self, recordings: Sequence[Recording]) -> None:
-        """Refuse formats of which several one behind the other are no file, or tell no recording from another."""
+    def check_outputs(self, recordings: Sequence[Recording]) -> None:
+        """Refuse to replace what may be a person's, and formats of which several in a row on the screen are no file."""
         from asr.writers import BY_RECORDING, MANY_IN_ONE
 
         if self.output_dir:
+            for each in () if self.resume else recordings:
+                beside = (self.output_dir / each.folder).resolve() == each.path.parent.resolve()
+                if beside and (there := [file for file in self._files(each, each.stem) if file.exists()]):
+                    raise ConfigError(
+                        f"{there[0]}: is there beside its recording, and may be its true transcript: name another "
+                        f"--output-dir, or --resume, which replaces only what is older than its recording"
+                    )
             return
-        if (len(recordings) > 1 or self.split) and not MANY_IN_ONE.issuperset(self.formats):
+        self.several = len(recordings) > 1 or self.split
+        if self.several and not MANY_IN_ONE.issuperset(self.formats):
             raise ConfigError(f"several transcripts as {self.formats[0]} make no valid file: name --output-dir")
         if not BY_RECORDING.isdisjoint(self.formats) and len({each.stem for each in recordings}) < len(recordings):
             raise ConfigError(f"{self.formats[0]} cannot tell recordings of one name apart: name --output-dir")
@@ -220,11 +233,15 @@ class _Work:
             else:
                 yield channel, stem
 
-    def _is_done(self, recording: Recording, stem: str) -> bool:
-        """Tell whether all outputs are there, none older than the recording."""
+    def _files(self, recording: Recording, stem: str) -> list[Path]:
+        """Name what is written of a recording."""
         from asr.writers import ENDINGS
 
-        files = [(self.output_dir or Path()) / recording.folder / f"{stem}.{ENDINGS[name]}" for name in self.formats]
+        return [(self.output_dir or Path()) / recording.folder / f"{stem}.{ENDINGS[name]}" for name in self.formats]
+
+    def _is_done(self, recording: Recording, stem: str) -> bool:
+        """Tell whether all outputs are there, none older than the recording."""
+        files = self._files(recording, stem)
         if self.attention:
             pages = [self.attention / recording.folder / f"{stem}{part}.html" for part in ("", ".part-1")]
             files.append(pages[1] if pages[1].is_file() else pages[0])

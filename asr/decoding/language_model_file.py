@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from asr.decoding.arpa import read_arpa
+from asr.decoding.arpa import NGrams, read_arpa
 from asr.decoding.language_model import LanguageModel
 from asr.decoding.ngram import NGramLanguageModel
 from asr.decoding.ngram_file import read_ngrams
 from asr.errors import CheckpointError, ConfigError
 from asr.model import language_model_file as neural
-from asr.tokenizer import Tokenizer
+from asr.tokenizer import SPECIALS, Tokenizer
+
+log = logging.getLogger(__name__)
+
+MOST_SHOWN = 20  # tokens in a line of warning
 
 
 @lru_cache(maxsize=2)
@@ -29,7 +34,7 @@ def load_language_model(path: str, tokenizer: Tokenizer) -> LanguageModel:
     except OSError as error:
         raise ConfigError(f"{path}: no such language model; `asr lm build` makes one") from error
     if head[8:] != b"{":  # safetensors begins with eight bytes of length, then JSON
-        return NGramLanguageModel(read_arpa(path, tokenizer), len(tokenizer))
+        return _ngrams(path, read_arpa(path, tokenizer), tokenizer)
     try:
         with safe_open(path, framework="np") as file:
             kind = (file.metadata() or {}).get("format")
@@ -37,4 +42,18 @@ def load_language_model(path: str, tokenizer: Tokenizer) -> LanguageModel:
             return neural.load_neural_language_model(path, tokenizer)[0]
     except (SafetensorError, CheckpointError, OSError) as error:
         raise ConfigError(str(error) if path in str(error) else f"{path}: damaged: {error}") from error
-    return NGramLanguageModel(read_ngrams(path, tokenizer), len(tokenizer))
+    return _ngrams(path, read_ngrams(path, tokenizer), tokenizer)
+
+
+def _ngrams(path: str, orders: list[NGrams], tokenizer: Tokenizer) -> LanguageModel:
+    """Make a model of n-grams, and say which of the tokenizer's tokens it will keep out of every text."""
+    known = set(orders[0].tokens.tolist())
+    if missing := [tokenizer.piece(token) for token in range(SPECIALS, len(tokenizer)) if token not in known]:
+        log.warning(
+            "%s: %d tokens of the model are not in it and will hardly ever be written: %s; `asr lm build` with this "
+            "model, from texts that have them, mends that",
+            path,
+            len(missing),
+            " ".join(missing[:MOST_SHOWN]) + (" ..." if len(missing) > MOST_SHOWN else ""),
+        )
+    return NGramLanguageModel(orders, len(tokenizer))

@@ -84,6 +84,16 @@ class DecodingOptions:
             if field.name != "mode" and (value := getattr(self, field.name)) != field.default
         }
 
+    def idle(self) -> set[str]:
+        """Name the settings that change nothing in this mode, with this language model and these hotwords or none."""
+        names = set() if self.language_model or not self.lm_weight else {"lm_weight"}
+        names |= set() if self.hotwords else {"hotword_bonus"}
+        if self.mode not in ("joint", "rescoring"):
+            names.add("ctc_weight")
+        if self.mode == "ctc" and not (self.language_model or self.hotwords):
+            names |= {"beam_size", "nbest", "candidates", "length_bonus", "length_normalization"}
+        return names
+
     @property
     def length_power(self) -> float:
         """What `length_normalization` is in this mode."""

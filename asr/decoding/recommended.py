@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from asr.errors import CheckpointError, ConfigError
 
 # The language model that goes by the name `embedded`.
 EMBEDDED_LM = Path(__file__).parents[1] / "pretrained" / "english_lm.safetensors"
+_DEFAULTS = asdict(DecodingOptions())
 MOST_RECOMMENDED = 300  # hypotheses side by side: a larger beam is for its user to ask for, not for a stranger's file
 
 
@@ -28,7 +29,7 @@ def search_options(
 
     Raises:
         CheckpointError: what it recommends is no search, names files, or would fill the memory.
-        ConfigError: a setting is unknown or wrong.
+        ConfigError: a setting is unknown, wrong, or would change nothing.
     """
     if isinstance(mode, DecodingOptions):
         return replace(mode, language_model=str(EMBEDDED_LM)) if mode.language_model == "embedded" else mode
@@ -51,4 +52,9 @@ def search_options(
     search = recommended | wanted
     if search.get("language_model") == "embedded":
         search["language_model"] = str(EMBEDDED_LM)
-    return build(DecodingOptions, search, "search")
+    options = build(DecodingOptions, search, "search")
+    if idle := [name for name in wanted if name in options.idle() and getattr(options, name) != _DEFAULTS[name]]:
+        needs = {"lm_weight": "a language model", "hotword_bonus": "hotwords", "ctc_weight": "joint or rescoring"}
+        needed = needs.get(idle[0], "another mode, such as ctc_beam")
+        raise ConfigError(f"search: {idle[0]} does nothing in {options.mode} as it is: it needs {needed}")
+    return options

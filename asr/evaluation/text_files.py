@@ -1,4 +1,4 @@
-"""Score files of texts: lines of id and text, JSON lines, trn, STM and CTM.
+"""Score files of texts: lines of id and text, tables of both, JSON lines, trn, STM and CTM.
 
 STM and CTM as in NIST's SCTK (`stm(5)`, `ctm(5)`); trn as sclite reads it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
@@ -32,9 +33,9 @@ def score_files(
     """Compare two files of texts.
 
     Args:
-        reference: .jsonl, .stm, .ctm, .trn, or any other ending for lines of id and text.
-        hypothesis: the same. A .ctm against an .stm: each word goes to the segment that its middle lies in, or else to
-            the nearest one of its recording.
+        reference: .jsonl, .stm, .trn, .tsv (id and text), or any other ending but .csv for lines of id and text.
+        hypothesis: the same, or .ctm. Against an .stm each of its words goes to the segment that its middle lies in, or
+            else to the nearest one of its recording; else its recordings are the ids, if each has one channel.
         normalizer: what both texts go through.
         slice_by: keys of the reference file.
 
@@ -50,6 +51,8 @@ def score_files(
         hypotheses = _assign(hypothesis, references)
     else:
         hypotheses = read_texts(hypothesis)
+        if hypothesis.suffix.lower() == ".ctm" != reference.suffix.lower():
+            hypotheses = _without_channels(hypotheses, hypothesis)
     for name in [name for name, row in references.items() if row["text"].strip().lower() == _IGNORED.lower()]:
         references.pop(name)
         hypotheses.pop(name, None)
@@ -86,10 +89,13 @@ def read_texts(path: Path, keys: Sequence[str] = _HYPOTHESIS_KEYS) -> Rows:
         DataError: the file cannot be read, is empty, a line is wrong, or an id is there twice.
     """
     ending = path.suffix.lower()
+    if ending == ".csv":
+        raise DataError(f"{path}: tables with commas are not read: write lines of id, tab and text, as .tsv")
     read = _json(path, keys) if ending in (".json", ".jsonl") else _FORMATS.get(ending, _text)
     rows: Rows = {}
     for number, line in _lines(path):
         for name, row in read(line, f"{path}, line {number}"):
+            name = unicodedata.normalize("NFC", name)  # file systems differ in it
             if name in rows and ending != ".ctm":
                 raise DataError(f"{path}, line {number}: id {name!r} is there a second time")
             if name in rows:
@@ -113,6 +119,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _text(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     name, _, text = line.replace("\t", " ", 1).partition(" ")
     yield name, {"text": text}
+
+
+def _tsv(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    columns = line.split("\t")
+    if len(columns) > 2:
+        raise DataError(f"{place}: should be id, tab and text, not {len(columns)} columns: {line[:60]!r}")
+    if columns != ["id", "text"]:  # the table's head
+        yield columns[0], {"text": columns[1] if len(columns) == 2 else ""}
 
 
 def _json(path: Path, keys: Sequence[str]) -> Callable[[str, str], Iterator[tuple[str, dict[str, Any]]]]:
@@ -203,10 +217,23 @@ def _ctm_word(line: str, place: str) -> tuple[str, float, float, str]:
 
 
 _FORMATS: dict[str, Callable[[str, str], Iterator[tuple[str, dict[str, Any]]]]] = {
+    ".tsv": _tsv,
     ".trn": _trn,
     ".stm": _stm,
     ".ctm": _ctm,
 }
+
+
+def _without_channels(rows: Rows, path: Path) -> Rows:
+    """Name what a CTM holds by its recordings alone.
+
+    Raises:
+        DataError: one of them has several channels.
+    """
+    named = {name.rpartition(" ")[0]: row for name, row in rows.items()}
+    if len(named) < len(rows):
+        raise DataError(f"{path}: has recordings of several channels: only an .stm of references tells them apart")
+    return named
 
 
 def _seconds(text: str, place: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +22,8 @@ from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints
 
 log = logging.getLogger(__name__)
 
+KEPT = ("model.", "tokenizer.", "finetune.", "optimizer.name", "optimizer.layer_decay")
+
 
 def begin(run: Path, resume: bool, seed: int) -> None:
     """Make sure that the run folder is what it is taken for, and seed every generator.
@@ -32,7 +34,7 @@ def begin(run: Path, resume: bool, seed: int) -> None:
     begun = bool(checkpoints_in(run / "checkpoints"))
     if resume and not begun:
         raise ConfigError(f"{run}: nothing to resume, there is no checkpoints/step-*.ckpt")
-    if begun and not resume:
+    if not resume and (begun or (run / "model.safetensors").is_file()):
         raise ConfigError(f"{run}: holds a run already; go on with --resume, or name another folder with run=FOLDER")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it advertises, and repeats what the bar says
     lightning.seed_everything(seed, workers=True, verbose=False)
@@ -54,6 +56,26 @@ def tell_changes(config: Any, begun: Mapping[str, Any]) -> None:
         before = _flat(begun).get(name, value)
         if before != value:
             log.warning("%s is %s from here on, it was %s", name, value, before)
+
+
+def refuse_ignored(overrides: Sequence[str], config: Any, begun: Mapping[str, Any]) -> None:
+    """Refuse changes to what a run keeps as it began.
+
+    Args:
+        overrides: the changes, as on the command line; those that say what the run has are welcome.
+        config: composed with them.
+        begun: what RUN/config.yaml holds.
+
+    Raises:
+        ConfigError: it names the first of them.
+    """
+    keys = tuple(f"{override.partition('=')[0]}." for override in overrides)
+    now, before = (_flat(settings) for settings in (yaml.safe_load(yaml.safe_dump(asdict(config))), begun))
+    for name, value in now.items():
+        if f"{name}.".startswith(keys) and name.startswith(KEPT) and before.get(name, value) != value:
+            raise ConfigError(
+                f"{name}={value}: a run keeps what it began with, {before[name]}: leave it out, or begin another run"
+            )
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

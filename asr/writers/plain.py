@@ -13,9 +13,9 @@ def to_txt(transcript: Transcript) -> str:
     return f"{label}{transcript.text}\n"
 
 
-def to_json(transcript: Transcript) -> str:
-    """Everything there is, as UTF-8 JSON; docs/transcript.schema.json describes it."""
-    return json.dumps(transcript.to_dict(), indent=2, ensure_ascii=False) + "\n"
+def to_json(transcript: Transcript, indent: int | None = 2) -> str:
+    """Everything there is, as UTF-8 JSON, without an indent on one line; docs/transcript.schema.json describes it."""
+    return json.dumps(transcript.to_dict(), indent=indent, ensure_ascii=False) + "\n"
 
 
 def to_tsv(transcript: Transcript) -> str:

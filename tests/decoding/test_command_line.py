@@ -57,6 +57,10 @@ def test_every_search_option_changes_the_text(lm, tmp_path):
         (("--search", "lm_weight=much"), "lm_weight"),
         (("--language-model", "gone.arpa"), "gone.arpa: no such language model"),
         (("--hotwords", "gone.txt"), "gone.txt: no such file of hotwords"),
+        (("--hotwords", "gone/terms.dict"), "gone/terms.dict: no such file of hotwords"),
+        (("--decoding", "ctc", "--beam-size", "5"), "beam_size does nothing in ctc as it is: it needs another mode"),
+        (("--decoding", "ctc", "--search", "lm_weight=0.5"), "lm_weight does nothing in ctc as it is: it needs a lang"),
+        (("--decoding", "ctc_beam", "--search", "ctc_weight=0.5"), "ctc_weight does nothing in ctc_beam"),
         (("--decoding", "joint", "--beam-size", "0"), "beam_size must be at least 1"),
     ],
 )

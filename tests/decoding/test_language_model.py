@@ -25,7 +25,7 @@ from asr.decoding.ngram import NGramLanguageModel
 from asr.decoding.ngram_file import write_ngrams
 from asr.errors import ConfigError, DataError
 from asr.model.language_model import LanguageModelConfig, NeuralLanguageModel
-from asr.tokenizer import BLANK, END, START, TokenizerConfig, train_tokenizer
+from asr.tokenizer import BLANK, END, START, TokenizerConfig, extend_tokenizer, train_tokenizer
 
 TEXTS = [
     "the cat sat on the mat",
@@ -263,6 +263,16 @@ def test_a_file_without_backoff_weights_is_read(tmp_path):
     assert float(log_probs[0, END]) == pytest.approx(-1.1 * math.log(10))
     log_probs, _ = lm.step(torch.tensor([a]), state)
     assert float(log_probs[0, END]) == pytest.approx(-0.6 * math.log(10))
+
+
+def test_letters_that_a_language_model_lacks_are_named(tmp_path, caplog):
+    write_ngrams(tmp_path / "lm.safetensors", estimate(ENCODED, 2, V), TOKENIZER, {})
+    load_language_model(str(tmp_path / "lm.safetensors"), TOKENIZER)
+    assert not caplog.records
+    larger = extend_tokenizer(TOKENIZER, ["für 5"])
+    load_language_model(str(tmp_path / "lm.safetensors"), larger)
+    assert "4 tokens of the model are not in it" in caplog.text
+    assert all(letter in caplog.text for letter in "fü5")
 
 
 def test_rows_stand_still_and_are_reordered():

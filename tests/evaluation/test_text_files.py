@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,8 @@ def test_ignored_stretches_and_empty_segments(tmp_path):
         ("a.jsonl", "nonsense\n", "line 1: not JSON"),
         ("a.txt", "u1 a\nu1 b\n", "line 2: id 'u1' is there a second time"),
         ("a.txt", "\n", "holds no text"),
+        ("a.csv", "id,text\n", "tables with commas are not read"),
+        ("a.tsv", "start\tend\ttext\n", "line 1: should be id, tab and text, not 3 columns"),
     ],
 )
 def test_faults_are_named_with_their_line(tmp_path, name, text, message):
@@ -114,6 +117,28 @@ def test_the_words_of_a_ctm_without_segments_are_one_text(tmp_path):
     ctm = write(tmp_path / "a.ctm", ";; comment\ncall A 0.0 0.3 one\ncall A 0.4 0.3 two\ncall B 0.0 0.3 three\n")
     texts = {name: row["text"] for name, row in read_texts(ctm).items()}
     assert texts == {"call A": "one two", "call B": "three"}
+
+
+def test_a_table_may_have_a_head(tmp_path):
+    rows = read_texts(write(tmp_path / "a.tsv", "id\ttext\nu1\thello world\nu2\n"))
+    assert {name: row["text"] for name, row in rows.items()} == {"u1": "hello world", "u2": ""}
+
+
+def test_a_ctm_is_scored_against_a_manifest_by_its_recordings(tmp_path):
+    reference = write(tmp_path / "a.jsonl", '{"id": "talk", "text": "one two"}\n')
+    result = score_files(reference, write(tmp_path / "a.ctm", "talk 1 0.0 0.3 one\ntalk 1 0.4 0.3 two\n"))
+    assert result["wer"] == 0
+    with pytest.raises(DataError, match="several channels"):
+        score_files(reference, write(tmp_path / "b.ctm", "talk 1 0.0 0.3 one\ntalk 2 0.4 0.3 two\n"))
+
+
+def test_ids_are_the_same_in_either_form_of_their_accents(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "für") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    result = score_files(
+        write(tmp_path / "a.txt", f"{composed} one\n"), write(tmp_path / "b.txt", f"{decomposed} one\n")
+    )
+    assert result["missing_hypotheses"] == 0
 
 
 def test_words_of_a_recording_without_reference_are_refused(tmp_path):

@@ -138,13 +138,33 @@ def test_a_model_is_measured_by_the_search_of_its_run() -> None:
 def test_results_of_an_older_model_are_measured_again(tmp_path: Path) -> None:
     model, result = tmp_path / "model.safetensors", tmp_path / "results" / "dev.json"
     result.parent.mkdir()
-    step = Step("evaluate", ["evaluate"], [result], newer_than=model)
+    step = Step("evaluate", ["evaluate"], [result], newer_than=(model,))
     assert not step.done
     result.touch()
     assert step.done
     model.touch()
     os.utime(result, (0, 0))
     assert not step.done
+
+
+def test_data_that_changed_are_measured_anew_and_a_model_that_never_heard_them_says_so(tmp_path, capfd) -> None:
+    run, data = tmp_path / "run", tmp_path / "data"
+    for made in ("data/train.jsonl", "data/dev.jsonl", "run/tokenizer.model", "run/model.safetensors"):
+        (tmp_path / made).parent.mkdir(exist_ok=True)
+        (tmp_path / made).touch()
+    (run / "train.done").write_text('{"command": ["asr", "train", "--config", "custom"]}')
+    (run / "results").mkdir()
+    (run / "results" / "dev.json").touch()
+    steps = plan("custom", tmp_path / "more", data, run, [], [])
+    assert [step.done for step in steps] == [True] * 4
+    for manifest in data.iterdir():
+        os.utime(manifest, (2**31, 2**31))
+    assert [step.done for step in steps] == [True, True, True, False]
+    for step in steps[:3]:
+        run_step(step)
+    told = " ".join(capfd.readouterr().err.split())
+    assert "its data have changed since; for a new run name another run=FOLDER" in told
+    assert "--source was not looked at: delete the manifests to prepare anew" in told
 
 
 def test_other_folders_reach_the_training(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,13 @@ def test_a_run_folder_is_not_overwritten_and_must_hold_something_to_resume(eight
     with pytest.raises(ConfigError, match="nothing to resume"):
         train(config, resume=True)
     train(config)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(config)
+    for name, value in (("model.loss.ctc_weight", 0.125), ("optimizer.layer_decay", 0.5), ("finetune.lora_rank", 2)):
+        changes = (*TINY, "training.epochs=2", f"{name}={value}")
+        with pytest.raises(ConfigError, match=f"{name}={value}: a run keeps what it began with"):
+            train(composed("mini_librispeech", eight, tmp_path / "run", *changes), resume=True, overrides=changes)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # which takes up most of the room
     with pytest.raises(ConfigError, match="holds a run already"):
         train(config)
 
