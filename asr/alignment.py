@@ -36,6 +36,7 @@ SHORTEST_PAUSE = 0.02  # seconds
 # see at either end of the audio: medians of the embedded model on spoken digits.
 LEAD = 0.06
 TAIL = 0.10
+WILDCARD = math.log(0.5)  # of a character that the vocabulary lacks: more than a blank in sound, less in silence
 MOST_CELLS = 2**31 - 1  # of frames times states; `forced_align` counts them in 32 bits and crashes beyond
 
 
@@ -112,7 +113,7 @@ def align(
     if len(log_probs) * (2 * len(tokens) + 1) > MOST_CELLS:
         raise DataError(f"{duration:.0f} s of audio are too long to be aligned in one piece: cut audio and text")
     log_probs = log_probs.detach().float().cpu().clone()
-    log_probs[:, UNKNOWN] = 0.0  # a wildcard: as good as any other token in every frame
+    log_probs[:, UNKNOWN] = WILDCARD
     path, scores = forced_align(log_probs[None], tokens[None], blank=BLANK)
     spans = merge_tokens(path[0], scores[0], blank=BLANK)
     ends = list(accumulate((len(spelling.tokens) for spelling in spoken), initial=0))
@@ -171,7 +172,13 @@ def _bounds(
         ends.append(pause[0])
         starts.append(pause)
     last = _between(peaks[-1][1], duration, loudness) or (min(duration, peaks[-1][1] + TAIL), duration)
-    return list(zip((pause[1] for pause in starts), [*ends, last[0]], strict=True))
+    bounds = list(zip((pause[1] for pause in starts), [*ends, last[0]], strict=True))
+    for place, (start, end) in enumerate(bounds):
+        if start == end:  # the word's peaks lie in what passes for a pause
+            before = bounds[place - 1][1] if place else 0.0
+            after = bounds[place + 1][0] if place + 1 < len(bounds) else duration
+            bounds[place] = max(before, peaks[place][0] - LEAD), min(after, peaks[place][1] + TAIL)
+    return bounds
 
 
 def _between(begin: float, end: float, loudness: NDArray[np.float64]) -> tuple[float, float] | None:

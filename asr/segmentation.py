@@ -50,6 +50,8 @@ STEADY_WINDOW = 1024  # samples (64 ms), which part the harmonics of a hum
 MARGIN = 20  # frames (0.64 s) of context kept around speech: weak first and last sounds lie there
 PAUSE = 48  # frames (1.5 s): a longer pause ends a chunk; over twice MARGIN, so that margins do not meet
 QUIET = 0.2  # seconds over which loudness is measured when a place to cut is sought
+# What a cut leaves over of a stretch is too little to be judged by itself, if it is shorter than this.
+LEAST_JUDGED = 160  # frames (5 s)
 
 LIMIT = int(LONGEST * SAMPLE_RATE) // FRAME  # frames
 
@@ -90,13 +92,15 @@ def plan_chunks(blocks: Iterable[NDArray[np.float32]], voice: VoiceActivity | No
     held = np.zeros(0, dtype=np.float32)  # samples that are in no chunk yet
     active = np.zeros(0, dtype=np.float32)  # the probability of each of their frames where someone speaks, else 0
     first = 0
+    goes_on = False  # whether the last chunk was cut off a stretch that had passed for a voice
     for waveform, speaking, ended in _rated(blocks, voice):
         held, active = np.concatenate((held, waveform)), np.concatenate((active, speaking))
         while piece := _first_piece(held, active, ended):
-            frames, speech = piece
+            frames, speech, cut = piece
             size = min(frames * FRAME, len(held))
-            if speech and voice:
+            if speech and voice and not (goes_on and frames < LEAST_JUDGED):
                 speech = _is_voice(held[:size], active[:frames], voice)
+            goes_on = cut and speech
             yield Chunk(first, held[:size], speech)
             held, active, first = held[size:], active[frames:], first + size
 
@@ -175,8 +179,11 @@ def _high_pass() -> Tensor:
     return torch.where((lag >= 0) & (lag < SPAN), response[lag.clamp(0, SPAN - 1)], 0.0)
 
 
-def _first_piece(held: NDArray[np.float32], active: NDArray[np.float32], ended: bool) -> tuple[int, bool] | None:
-    """Find how many frames the next chunk takes and whether it is speech; None if that takes more of the stream."""
+def _first_piece(held: NDArray[np.float32], active: NDArray[np.float32], ended: bool) -> tuple[int, bool, bool] | None:
+    """Find how many frames the next chunk takes, whether it is speech, and whether that goes on after it.
+
+    None if that takes more of the stream.
+    """
     if not len(active):
         return None
     spoken = np.flatnonzero(active)
@@ -186,13 +193,13 @@ def _first_piece(held: NDArray[np.float32], active: NDArray[np.float32], ended: 
     elif quiet <= 0:
         return None
     if quiet > 0:
-        return quiet, False
+        return quiet, False, False
     end = _end_of_speech(spoken, len(active), ended)
     if end is None or end > LIMIT:
         if len(active) <= LIMIT:
             return None
-        end = _cut(held, active[:LIMIT])
-    return end, True
+        return _cut(held, active[:LIMIT]), True, True
+    return end, True, False
 
 
 def _end_of_speech(spoken: NDArray[np.int_], frames: int, ended: bool) -> int | None:

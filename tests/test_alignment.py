@@ -125,6 +125,29 @@ def test_words_without_sound_and_unknown_characters_have_times(tokenizer: Tokeni
     assert found.words[2].confidence == 0.0
 
 
+@pytest.mark.parametrize("frame", [18, 19, 20])
+def test_a_word_whose_peak_lies_in_a_pause_has_a_time(tokenizer: Tokenizer, frame: int) -> None:
+    """The sound of `a` is from 0.6 to 0.7 s; CTC puts it up to 0.1 s too late."""
+    words = spell_text(tokenizer, "we a need")
+    (mark, w, e), (_, a), (_, n, *_, d) = (word.tokens for word in words)
+    peaks = {9: mark, 11: w, 13: e, 17: mark, frame: a, 31: mark, 32: n, 34: e, 36: e, 38: d}
+    waveform = sound((0.40, 0.70), (1.20, 1.65), seconds=2.4)
+    found = run(posteriors(tokenizer, 61, peaks), waveform, words, tokenizer)
+    check(found, ["we", "a", "need"], 2.4)
+    assert found.words[1].end - found.words[1].start > 0.05
+    assert found.words[1].start <= frame * FRAME < found.words[1].end
+
+
+def test_a_word_that_the_vocabulary_lacks_ends_where_its_sound_does(tokenizer: Tokenizer) -> None:
+    words = spell_text(tokenizer, "we 7 need")
+    (mark, w, e), _, (_, n, *_, d) = (word.tokens for word in words)
+    peaks = {9: mark, 11: w, 14: e, 31: mark, 34: e, 37: w, 60: mark, 62: n, 64: e, 66: e, 68: d}
+    waveform = sound((0.4, 0.7), (1.2, 1.6), (2.4, 2.9), seconds=3.6)
+    found = run(posteriors(tokenizer, 91, peaks, certainty=0.999), waveform, words, tokenizer)
+    bounds = [time for word in found.words for time in (word.start, word.end)]
+    assert bounds == pytest.approx([0.4, 0.7, 1.2, 1.6, 2.4, 2.9], abs=0.02)
+
+
 @settings(deadline=None)
 @given(
     st.sampled_from(sorted(TOKENIZERS)),

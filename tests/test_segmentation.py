@@ -156,6 +156,36 @@ def test_speech_in_noise_is_heard(decibels, speech, voice):
     assert sum(len(chunk.waveform) for chunk in chunks if chunk.speech) > 0.95 * len(speech)
 
 
+class Rated:
+    """Gives the probabilities that it was made with, whatever it hears."""
+
+    def __init__(self, probabilities: np.ndarray) -> None:
+        self.probabilities = probabilities.astype(np.float32)
+
+    def start(self) -> int:
+        return 0
+
+    def __call__(self, waveform: np.ndarray, state: int) -> tuple[np.ndarray, int]:
+        end = state + -(-len(waveform) // FRAME)
+        return self.probabilities[state:end].copy(), end
+
+
+@pytest.mark.parametrize("lead", [590, 500])  # with 590 frames the stretch is longer than LONGEST, and cut
+def test_what_a_cut_leaves_over_of_a_stretch_is_judged_with_it(lead):
+    rates = np.r_[np.full(lead, 0.95), np.full(8, 0.1), np.full(40, 0.62), np.zeros(60)]
+    waveform = np.random.default_rng(0).normal(scale=0.1, size=len(rates) * FRAME).astype(np.float32)
+    waveform[(rates < 0.3).repeat(FRAME)] *= 0.01
+    chunks = list(plan_chunks(blocks(waveform), Rated(rates)))
+    spoken = sum(len(chunk.waveform) for chunk in chunks if chunk.speech)
+    assert spoken >= (lead + 48) * FRAME
+
+
+def test_noise_that_follows_on_speech_for_long_is_still_noise():
+    rates = np.r_[np.full(590, 0.95), np.full(8, 0.1), np.full(400, 0.62)]
+    waveform = np.random.default_rng(0).normal(scale=0.1, size=len(rates) * FRAME).astype(np.float32)
+    assert [chunk.speech for chunk in plan_chunks(blocks(waveform), Rated(rates))] == [True, False]
+
+
 def test_no_audio_gives_no_chunk(voice):
     assert list(plan_chunks([], voice)) == []
 

@@ -53,6 +53,6 @@ def decode_attention(
             continue
         if fusion.language_model or fusion.hotwords:  # they have their say in the fallback, too
             alone = replace(options, mode="ctc_beam")
-            (ctc,) = search_prefixes(log_probs[row : row + 1], lengths[row : row + 1], alone, fusion.of_row(row))
+            (ctc,) = search_prefixes(log_probs[row : row + 1], lengths[row : row + 1], alone, fusion.of_row(row), 1)
         results.append([replace(ctc[0], fallback="ctc")])
     return results

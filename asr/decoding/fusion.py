@@ -18,6 +18,7 @@ from asr.decoding.hotwords import Hotwords, HotwordTrie, read_hotwords
 from asr.decoding.language_model import LanguageModel
 from asr.decoding.language_model_file import load_language_model
 from asr.decoding.options import DecodingOptions
+from asr.files import stamp
 from asr.tokenizer import BLANK, END, Tokenizer
 
 
@@ -45,7 +46,9 @@ class Fusion:
         """
         if language_model is None and options.language_model:
             language_model = load_language_model(options.language_model, tokenizer)
-        hotwords = _hotwords(options.hotwords, options.hotword_bonus, tokenizer) if options.hotwords else None
+        hotwords = None
+        if words := options.hotwords:
+            hotwords = _hotwords(words, options.hotword_bonus, tokenizer, stamp(words))
         return cls(language_model, options.lm_weight, hotwords, length_bonus=options.length_bonus)
 
     def listen(self, log_probs: Tensor, lengths: Tensor) -> Fusion:
@@ -119,5 +122,6 @@ class FusionState:
 
 
 @lru_cache(maxsize=4)
-def _hotwords(hotwords: str, bonus: float, tokenizer: Tokenizer) -> Hotwords:
+def _hotwords(hotwords: str, bonus: float, tokenizer: Tokenizer, stamp: tuple[str, int, int] | None) -> Hotwords:
+    """Read hotwords, or remember them; another `stamp` is another file."""
     return Hotwords(read_hotwords(hotwords), tokenizer, bonus)

@@ -13,6 +13,7 @@ from asr.decoding.language_model import LanguageModel
 from asr.decoding.ngram import NGramLanguageModel
 from asr.decoding.ngram_file import read_ngrams
 from asr.errors import CheckpointError, ConfigError
+from asr.files import stamp
 from asr.model import language_model_file as neural
 from asr.tokenizer import SPECIALS, Tokenizer
 
@@ -21,13 +22,18 @@ log = logging.getLogger(__name__)
 MOST_SHOWN = 20  # tokens in a line of warning
 
 
-@lru_cache(maxsize=2)
 def load_language_model(path: str, tokenizer: Tokenizer) -> LanguageModel:
     """Read an ARPA file, a compact n-gram file or a neural model; the last two read stay in memory.
 
     Raises:
         ConfigError: the file is missing, damaged, or made for another tokenizer.
     """
+    return _load(path, tokenizer, stamp(path))
+
+
+@lru_cache(maxsize=2)
+def _load(path: str, tokenizer: Tokenizer, stamp: tuple[str, int, int] | None) -> LanguageModel:
+    """Read a file, or remember it; another `stamp` is another file."""
     try:
         with Path(path).open("rb") as file:
             head = file.read(9)

@@ -105,6 +105,24 @@ def test_the_search_waits_for_a_hotword_that_may_yet_win():
         assert found[0].tokens == best
 
 
+def test_a_longer_text_is_waited_for_as_long_as_it_may_yet_win_by_its_length():
+    """The short text ends with -0.512 in all, the long one with -1.105; divided by their lengths -0.256 and -0.123."""
+    model, long = tiny(0), (4, 5, 6, 5, 6, 5, 6, 5)
+    model.decoder = TwoTexts((5,), long, 0.405, len(model.tokenizer))
+    (found,) = search(model, torch.zeros(1, 12, 16), DecodingOptions(mode="attention", beam_size=3))
+    assert found[0].tokens == long
+
+
+def test_an_end_among_the_best_of_the_beam_counts():
+    """Ending at once is second to the first token, which two texts then share between them."""
+    model = tiny(0)
+    model.decoder = TwoTexts((4, 5), (), 0.1, len(model.tokenizer))
+    model.decoder.texts[4, 6] = 0.0
+    options = DecodingOptions(mode="attention", beam_size=2, length_normalization=0.0)
+    (found,) = search(model, torch.zeros(1, 12, 16), options)
+    assert found[0].tokens == ()
+
+
 def test_a_beam_of_one_is_greedy():
     ended = 0
     for seed in range(20):
@@ -162,18 +180,20 @@ def test_a_wider_beam_never_scores_worse_with_the_endless_one_as_the_limit():
     assert all(some <= endless + 1e-6 for some, endless in zip(best[1], best[2], strict=True))
 
 
-def test_rescoring_ranks_every_text_as_the_formula_says():
+@pytest.mark.parametrize("power, temperature", [(0.0, 1.0), (0.6, 2.0)])
+def test_rescoring_ranks_every_text_as_the_formula_says(power, temperature):
     model, encoder_out = tiny(4), torch.randn(1, 3, 16)
-    options = DecodingOptions(mode="rescoring", beam_size=300, nbest=300, ctc_weight=0.4, length_bonus=0.3)
+    weights = {"ctc_weight": 0.4, "length_bonus": 0.3, "length_normalization": power, "temperature": temperature}
+    options = DecodingOptions(mode="rescoring", beam_size=300, nbest=300, **weights)
     (found,) = decode(model, encoder_out, torch.tensor([3]), options)
-    ctc = text_probabilities(model.ctc_log_probs(encoder_out)[0])
+    ctc = text_probabilities((model.ctc_log_probs(encoder_out)[0] / temperature).log_softmax(-1))
     assert {hypothesis.tokens for hypothesis in found} == set(ctc)
     for hypothesis in found:
-        attention = sum(decoder_log_probs(model, encoder_out, [hypothesis.tokens])[0])
+        attention = sum(decoder_log_probs(model, encoder_out, [hypothesis.tokens], temperature)[0])
         assert hypothesis.ctc == pytest.approx(math.log(ctc[hypothesis.tokens]), abs=1e-4)
         assert hypothesis.attention == pytest.approx(attention, abs=1e-4)
         score = 0.4 * hypothesis.ctc + 0.6 * attention + 0.3 * sum(token != END for token in hypothesis.tokens)
-        assert hypothesis.score == pytest.approx(score, abs=1e-4)
+        assert hypothesis.score == pytest.approx(score / (len(hypothesis.tokens) + 1) ** power, abs=1e-4)
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
 
 

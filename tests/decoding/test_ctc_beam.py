@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from decoding.oracles import text_probabilities
+from decoding.oracles import text_probabilities, tiny
 
-from asr.decoding import DecodingOptions
+from asr.decoding import DecodingOptions, decode
 from asr.decoding.ctc_beam import _without_long_silence, search_prefixes
 from asr.decoding.fusion import Fusion
+from asr.tokenizer import END
 
 
 def search(log_probs, lengths=None, **options):
@@ -29,6 +30,19 @@ def test_an_endless_beam_finds_every_text_with_its_probability(seed):
             assert hypothesis.ctc == hypothesis.score
         scores = [hypothesis.score for hypothesis in found]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_length_and_temperature_change_the_ranks_as_their_formulas_say():
+    model, encoder_out = tiny(4), torch.randn(1, 4, 16)
+    weights = {"length_bonus": 0.3, "length_normalization": 0.7, "temperature": 2.0}
+    options = DecodingOptions(mode="ctc_beam", beam_size=1500, nbest=1500, **weights)
+    (found,) = decode(model, encoder_out, torch.tensor([4]), options)
+    oracle = text_probabilities((model.ctc_log_probs(encoder_out)[0] / 2.0).log_softmax(-1))
+    assert len(found) == len(oracle)
+    for each in found:
+        score = math.log(oracle[each.tokens]) + 0.3 * sum(token != END for token in each.tokens)
+        assert each.score == pytest.approx(score / (len(each.tokens) + 1) ** 0.7, abs=1e-4)
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
 
 
 def test_a_text_beats_its_best_path_when_its_alignments_say_so():

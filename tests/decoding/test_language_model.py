@@ -19,6 +19,7 @@ from asr.decoding import DecodingOptions, decode
 from asr.decoding.arpa import read_arpa, read_sentences, write_arpa
 from asr.decoding.ctc_beam import search_prefixes
 from asr.decoding.fusion import Fusion
+from asr.decoding.hotwords import HotwordTrie
 from asr.decoding.kneser_ney import estimate
 from asr.decoding.language_model_file import load_language_model
 from asr.decoding.ngram import NGramLanguageModel
@@ -265,6 +266,22 @@ def test_a_file_without_backoff_weights_is_read(tmp_path):
     assert float(log_probs[0, END]) == pytest.approx(-0.6 * math.log(10))
 
 
+def test_files_that_change_are_read_anew(tmp_path):
+    path, options = tmp_path / "words.txt", DecodingOptions(mode="ctc_beam", hotwords=str(tmp_path / "words.txt"))
+    for words in (["the cat"], ["a log", "the dog"]):
+        path.write_text("\n".join(words))
+        found = Fusion.of(options, TOKENIZER).hotwords
+        assert [TOKENIZER.decode(word) for word in found.words] == words
+    path.unlink()
+    with pytest.raises(ConfigError, match="no such file of hotwords"):
+        Fusion.of(options, TOKENIZER)
+    lm = tmp_path / "lm.safetensors"
+    for order in (2, 3):
+        write_ngrams(lm, estimate(ENCODED, order, V), TOKENIZER, {})
+        assert load_language_model(str(lm), TOKENIZER)._order == order
+    assert load_language_model(str(lm), TOKENIZER) is load_language_model(str(lm), TOKENIZER)
+
+
 def test_letters_that_a_language_model_lacks_are_named(tmp_path, caplog):
     write_ngrams(tmp_path / "lm.safetensors", estimate(ENCODED, 2, V), TOKENIZER, {})
     load_language_model(str(tmp_path / "lm.safetensors"), TOKENIZER)
@@ -310,23 +327,29 @@ def neural(vocabulary):
     return NeuralLanguageModel(vocabulary, LanguageModelConfig(layers=2, dim=16, heads=2, feed_forward=32)).eval()
 
 
+@pytest.mark.parametrize("words", [[], [((4, 5), 2.0), ((4, 5, 5), 3.0)]], ids=["alone", "with hotwords"])
 @pytest.mark.parametrize("kind", ["n-gram", "neural"])
-def test_fusion_in_an_endless_ctc_beam_equals_exhaustive_search(kind):
+def test_fusion_in_an_endless_ctc_beam_equals_exhaustive_search(kind, words):
     torch.manual_seed(0)
-    log_probs = (2 * torch.randn(1, 4, 6)).log_softmax(-1)
-    lm = neural(6) if kind == "neural" else NGramLanguageModel(estimate([[4, 5, 4], [4, 4, 5], [5, 4]], 3, 6), 6)
+    log_probs = (2 * torch.randn(1, 5, 6)).log_softmax(-1)
+    lm = neural(6) if kind == "neural" else NGramLanguageModel(estimate([[4, 5, 4], [4, 4, 5], [5, 4]], 2, 6), 6)
     options = DecodingOptions(mode="ctc_beam", beam_size=1500, lm_weight=0.7, length_bonus=0.4)
-    (found,) = search_prefixes(log_probs, torch.tensor([4]), options, Fusion(lm, 0.7, length_bonus=0.4))
+    trie = HotwordTrie([words], torch.arange(6) == 4)
+    fusion = Fusion(lm, 0.7, heard=trie if words else None, length_bonus=0.4)
+    (found,) = search_prefixes(log_probs, torch.tensor([5]), options, fusion)
     oracle = {text: p for text, p in text_probabilities(log_probs[0]).items() if set(text) <= {1, 4, 5}}
     ours = {hypothesis.tokens: hypothesis for hypothesis in found}
     for text, probability in oracle.items():
         row, state = lm.start(1, CPU)
-        total = 0.0
+        total, bonus, node = 0.0, 0.4 * len(text), 0
         for token in (*text, END):
             total += float(row[0, token])
             row, state = lm.step(torch.tensor([token]), state)
+            bonus += float(trie.bonus[node, token])
+            node = int(trie.following[node, token])
         assert ours[text].lm == pytest.approx(total, abs=1e-4)
-        assert ours[text].score == pytest.approx(math.log(probability) + 0.7 * total + 0.4 * len(text), abs=1e-4)
+        assert ours[text].bonus == pytest.approx(bonus, abs=1e-4)
+        assert ours[text].score == pytest.approx(math.log(probability) + 0.7 * total + bonus, abs=1e-4)
     scores = [hypothesis.score for hypothesis in found]
     assert all(one >= other for one, other in itertools.pairwise(scores))
 
