@@ -333,7 +333,7 @@ def test_fusion_in_an_endless_ctc_beam_equals_exhaustive_search(kind, words):
     torch.manual_seed(0)
     log_probs = (2 * torch.randn(1, 5, 6)).log_softmax(-1)
     lm = neural(6) if kind == "neural" else NGramLanguageModel(estimate([[4, 5, 4], [4, 4, 5], [5, 4]], 2, 6), 6)
-    options = DecodingOptions(mode="ctc_beam", beam_size=1500, lm_weight=0.7, length_bonus=0.4)
+    options = DecodingOptions(mode="ctc_beam", beam_size=5000, lm_weight=0.7, length_bonus=0.4)
     trie = HotwordTrie([words], torch.arange(6) == 4)
     fusion = Fusion(lm, 0.7, heard=trie if words else None, length_bonus=0.4)
     (found,) = search_prefixes(log_probs, torch.tensor([5]), options, fusion)
