@@ -38,9 +38,9 @@ def replacing(path: Path | str, folder: bool = False) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         (temporary.mkdir if folder else temporary.touch)()
-        permissions = stat.S_IMODE(temporary.stat().st_mode)
+        permissions = stat.S_IMODE((target if target.exists() and not folder else temporary).stat().st_mode)
         yield temporary
-        temporary.chmod(permissions)  # those that the user gives new files: safetensors makes its own private
+        temporary.chmod(permissions)  # the old file's, or those of new files: safetensors makes its own private
         os.replace(temporary, target)
     except OSError as error:
         raise WriteError(f"{path}: cannot be written: {error.strerror or error}: check the folder and disk") from error

@@ -198,6 +198,20 @@ def test_leaks_are_held_against_the_manifest_named_first(asr, manifest, tmp_path
     assert len(Manifest.load(tmp_path / "clean" / "test.jsonl")) == 6
 
 
+def test_an_utterance_that_leaks_into_two_manifests_counts_once(manifest, tmp_path):
+    """Three of ten rows share their speaker with later manifests: a leak, not the way the corpus was made."""
+    rows = [replace(row, speaker=f"s{place}") for place, row in enumerate(list(manifest)[:10])]
+    train = [replace(row, speaker="s1") if place in (2, 3) else row for place, row in enumerate(rows)]
+    others = [
+        replace(row, id=f"{row.id}-{name}", speaker="s1") for name, row in zip("ab", list(manifest)[10:], strict=True)
+    ]
+    for name, part in {"train": train, "dev": others[:1], "test": others[1:]}.items():
+        write_manifest(tmp_path / f"{name}.jsonl", part)
+    checked = check([Manifest.load(tmp_path / f"{name}.jsonl") for name in ("train", "dev", "test")])
+    assert checked.counts()["warning", "leak_speaker"] == 3
+    assert checked.offenders(0).sum() == 3
+
+
 def test_clean_manifests_of_one_name_go_into_folders(asr, manifest, tmp_path):
     for corpus, rows in (("a", list(manifest)[:2]), ("b", list(manifest)[2:4])):
         write_manifest(tmp_path / corpus / "train.jsonl", [replace(row, speaker=corpus) for row in rows])

@@ -40,6 +40,13 @@ def test_others_may_read_it_as_they_may_any_new_file(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "weights").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
+def test_what_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "private").write_text("old")
+    (tmp_path / "private").chmod(0o600)
+    write_file(tmp_path / "private", "new")
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o600
+
+
 def test_a_folder_is_there_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder"
     for name in ("one", "other"):

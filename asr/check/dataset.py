@@ -50,8 +50,9 @@ class Checked:
     """What could not be checked, and why."""
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """Count findings by severity and kind, in the order of SEVERITIES and KINDS."""
-        counted = Counter((finding.severity, finding.kind) for finding in self.findings)
+        """Count utterances by severity and kind, in the order of SEVERITIES and KINDS."""
+        rows = {(finding.severity, finding.kind, finding.manifest, finding.row) for finding in self.findings}
+        counted = Counter((severity, kind) for severity, kind, _, _ in rows)
         return {(s, k): counted[s, k] for s in SEVERITIES for k in KINDS if counted[s, k]}
 
     def offenders(self, number: int) -> NDArray[np.bool_]:

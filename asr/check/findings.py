@@ -90,7 +90,8 @@ def soften(findings: Iterable[Finding], sizes: list[int]) -> list[Finding]:
         sizes: utterances of each manifest.
     """
     findings = list(findings)
-    counts = Counter((finding.manifest, finding.kind) for finding in findings)
+    rows = {(finding.manifest, finding.kind, finding.row) for finding in findings}  # one may leak into several
+    counts = Counter((manifest, kind) for manifest, kind, _ in rows)
     return [
         replace(finding, severity="notice")
         if KINDS[finding.kind].may_be_design

@@ -140,4 +140,6 @@ def _range(bounds: dict[str, Any]) -> str:
 def _caution(interval: dict[str, Any]) -> str:
     from asr.evaluation.bootstrap import FEW_BLOCKS
 
+    if interval["low"] == interval["high"]:
+        return " (all alike: too few to tell)"
     return " (few: take it as a rough one)" if interval["blocks"] < FEW_BLOCKS else ""

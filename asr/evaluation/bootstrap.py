@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ REPLICATIONS = 10_000
 FEW_BLOCKS = 10  # with fewer, an interval is a rough one: the resamples repeat each other
 _DRAWS = 50_000_000  # kinds of blocks drawn in all, at most: a few seconds
 _AT_ONCE = 2_000_000  # drawn at once, which bounds the memory
+_ALL_SIGNS = 14  # blocks of which every choice of signs is tried: 16,384
 _LEVEL = (2.5, 97.5)  # percentiles: 95 %
 
 
@@ -80,17 +82,33 @@ def difference(
         replications: as for `interval`.
 
     Returns:
-        The difference. Its p-value is never below 2 / 2^blocks, of the blocks in which the systems differ: so often all
-        of a few lean the same way by chance alone, which a bootstrap of them cannot see.
+        The difference. Its p-value is the larger of the bootstrap's and that of flipping signs (Fisher 1935, section
+        21): of few blocks a bootstrap is too sure. With six speakers it takes 14 % of equal systems for different.
     """
     sums, unit = _block_sums(np.stack((second - first, words), 1), speakers)
     drawn = _resample(sums, replications)
     deltas = drawn[:, 0] / drawn[:, 1]
     least = min((deltas <= 0).sum(), (deltas >= 0).sum())
-    differing = np.count_nonzero(sums[:, 0])
-    p_value = min(1.0, max(2 * (least + 1) / (len(deltas) + 1), 2.0 ** (1 - differing)))
+    p_value = min(1.0, max(2 * (least + 1) / (len(deltas) + 1), _flipped(sums[:, 0], len(deltas))))
     value = float(sums[:, 0].sum() / sums[:, 1].sum())
     return Difference(value, _interval(deltas, len(sums), unit), float(p_value))
+
+
+def _flipped(differences: NDArray[np.int64], replications: int) -> float:
+    """Tell how often a sum so far from zero comes about if each block could as well lean the other way.
+
+    All signs are tried of few blocks, and some drawn of many.
+    """
+    if not differences.any():
+        return 1.0
+    values, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    least = abs(differences.sum())
+    if counts.sum() <= _ALL_SIGNS:
+        blocks = np.repeat(values, counts)
+        signs = np.array(list(product((-1, 1), repeat=len(blocks)))).reshape(-1, len(blocks))
+        return float((np.abs(signs @ blocks) >= least).mean())
+    drawn = 2 * np.random.default_rng(0).binomial(counts, 0.5, (replications, len(counts))) - counts
+    return float((1 + (np.abs(drawn @ values) >= least).sum()) / (1 + replications))
 
 
 def _block_sums(columns: NDArray[np.int64], speakers: Sequence[str]) -> tuple[NDArray[np.int64], str]:

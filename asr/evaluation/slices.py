@@ -16,7 +16,7 @@ from asr.samples import SAMPLE_RATE
 BANDS: dict[str, tuple[float, ...]] = {"duration": (2, 5, 10, 15, 20, 30), "snr": (0, 10, 20, 30, 40)}
 UNITS = {"duration": "s", "snr": "dB"}
 MOST_VALUES = 20  # a number with more values than this is cut into bands
-UNKNOWN = "unknown"
+UNKNOWN = "(unknown)"  # what no speaker is called
 _FRAME, _HOP = SAMPLE_RATE * 25 // 1000, SAMPLE_RATE * 10 // 1000  # samples
 
 
@@ -84,16 +84,20 @@ def estimate_snr(waveform: NDArray[np.float32]) -> float:
     energies = np.einsum("ts,ts->t", frames, frames, dtype=np.float64) / _FRAME
     noise = float(np.percentile(energies, 10))
     speech = float(energies.mean()) - noise
+    if speech <= 0:
+        return -10.0  # silence, or a level that never changes
     if noise <= 0:
         return 60.0
     return round(min(60.0, max(-10.0, 10 * float(np.log10(max(speech / noise, 0.1))))), 1)
 
 
 def _band(edges: tuple[float, ...], band: int, unit: str) -> str:
+    ways = ([f"{edge:.{digits}g}" for edge in edges] for digits in (6, 9, 15))
+    shown = next((way for way in ways if len(set(way)) == len(edges)), [repr(edge) for edge in edges])
     if band == 0:
-        text = f"under {edges[0]:g}"
+        text = f"under {shown[0]}"
     elif band == len(edges):
-        text = f"{edges[-1]:g} and over"
+        text = f"{shown[-1]} and over"
     else:
-        text = f"{edges[band - 1]:g} to {edges[band]:g}"
+        text = f"{shown[band - 1]} to {shown[band]}"
     return f"{text} {unit}".strip()

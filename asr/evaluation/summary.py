@@ -54,13 +54,13 @@ def summarise(
             slices[key] = _slices(key, values, errors, words, speakers)
         elif slice_by is not None:
             raise DataError(f"no utterance has {key!r} to slice by; there is: {', '.join(sorted(rows[0]))}")
-    worst = np.lexsort((-errors / np.maximum(words, 1), -errors))[:WORST]
+    worst = [row for row in np.lexsort((-errors / np.maximum(words, 1), -errors)) if errors[row] and spoken[row]]
     return result.to_dict() | {
         "interval": asdict(interval(errors[spoken], words[spoken], blocks)),
         "cer_interval": asdict(interval(*_errors_and_lengths(result.character_counts[spoken]), blocks)),
         "slices": slices,
         "confusions": _confusions(rows, normalizer, spoken),
-        "worst": [rows[row]["id"] for row in worst if errors[row] and spoken[row]],
+        "worst": [rows[row]["id"] for row in worst[:WORST]],
         "data": {"hash": data_hash(rows), "utterances": len(rows)},
         "results": [
             row | dict(zip(("substitutions", "deletions", "insertions", "words"), (*counts[:3], total), strict=True))

@@ -145,9 +145,16 @@ def _json(path: Path, keys: Sequence[str]) -> Callable[[str, str], Iterator[tupl
     def read(line: str, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
         row = _object(line, place)
         speaker = {} if row.get("speaker") is None else {"speaker": str(row["speaker"])}
-        yield next(names), {**row, **speaker, "text": row[key]}
+        known = {name: value for name, value in row.items() if _fits(name, value)}
+        yield next(names), {**known, **speaker, "text": row[key]}
 
     return read
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Tell whether a value is what results take it for: JSON knows no NaN, and seconds and decibels are numbers."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return math.isfinite(value) if number else name not in ("duration", "snr")
 
 
 def _names(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -23,8 +23,8 @@ def read_cuts(path: Path) -> tuple[list[Utterance], list[str]]:
     """Read cuts: an utterance for each supervision, or for a whole cut where it has none.
 
     Returns:
-        The utterances, and a line for each cut that is not a plain stretch of one file: mixed or changed on the fly,
-        one channel of several, or without a recording.
+        The utterances, and a line for each cut or supervision that is not a plain stretch of one file: mixed or changed
+        on the fly, one channel of several, or without a recording.
 
     Raises:
         DataError: the file does not hold cuts.
@@ -35,8 +35,14 @@ def read_cuts(path: Path) -> tuple[list[Utterance], list[str]]:
         for cut in CutSet.from_jsonl_lazy(path):
             if fault := _fault(cut):
                 faults.append(f"{cut.id}: {fault}")
-            else:
-                utterances += _utterances(cut, path.parent)
+                continue
+            for utterance, channel in _utterances(cut, path.parent):
+                if utterance.offset < 0:
+                    faults.append(f"{utterance.id}: begins before its recording")
+                elif channel != (whole := _channels(cut.channel)):
+                    faults.append(f"{utterance.id}: is of channels {channel} of {whole}: save them to a file first")
+                else:
+                    utterances.append(utterance)
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not lhotse cuts: {type(error).__name__}: {reason}") from error
@@ -74,25 +80,32 @@ def _fault(cut: Any) -> str | None:
     if len(recording.sources) != 1 or recording.sources[0].type != "file":
         kinds = ", ".join(source.type for source in recording.sources)
         return f"its audio is not one file but: {kinds}; save it to a file first"
-    channels = [cut.channel] if isinstance(cut.channel, int) else list(cut.channel)
-    if sorted(channels) != sorted(recording.channel_ids):
+    if _channels(cut.channel) != sorted(recording.channel_ids):
         return f"is channel {cut.channel} of a file with {recording.num_channels}: save the channel to a file first"
     return None
 
 
-def _utterances(cut: Any, folder: Path) -> list[Utterance]:
+def _channels(channel: int | Sequence[int]) -> list[int]:
+    return [channel] if isinstance(channel, int) else sorted(channel)
+
+
+def _utterances(cut: Any, folder: Path) -> list[tuple[Utterance, list[int]]]:
+    """Give each utterance and the channels that it is on."""
     audio = locate(str(cut.recording.sources[0].source), folder)
     if not cut.supervisions:
-        return [Utterance(cut.id, audio, cut.duration, offset=cut.start)]
+        return [(Utterance(cut.id, audio, cut.duration, offset=cut.start), _channels(cut.channel))]
     return [
-        Utterance(
-            supervision.id,
-            audio,
-            supervision.duration,
-            supervision.text or "",
-            cut.start + supervision.start,
-            supervision.speaker or "",
-            supervision.language or "",
+        (
+            Utterance(
+                supervision.id,
+                audio,
+                supervision.duration,
+                supervision.text or "",
+                cut.start + supervision.start,
+                supervision.speaker or "",
+                supervision.language or "",
+            ),
+            _channels(supervision.channel),
         )
         for supervision in cut.supervisions
     ]

@@ -13,6 +13,8 @@ from asr.exchange.files import locate, one_line
 from asr.files import replacing
 from asr.manifest import Utterance
 
+UNDETERMINED = "und"  # BCP 47's language of what has none
+
 
 def read_kaldi(folder: Path) -> tuple[list[Utterance], list[str]]:
     """Read a data directory.
@@ -48,14 +50,16 @@ def read_kaldi(folder: Path) -> tuple[list[Utterance], list[str]]:
         speaker = speakers.get(name, "")
         speaker = "" if speaker == name else speaker
         audio, text, language = recordings[recording], texts.get(name, ""), languages.get(name, "")
+        language = "" if language == UNDETERMINED else language
         utterances.append(Utterance(name, audio, duration, text, offset, speaker, language))
     return utterances, faults
 
 
 def write_kaldi(folder: Path, utterances: Sequence[Utterance]) -> list[str]:
-    """Write a data directory, with absolute audio paths and everything sorted as Kaldi wants it.
+    """Write a data directory, with absolute audio paths and everything sorted by utterance.
 
-    `segments` is always there, since only it can say that an utterance is part of its file.
+    Kaldi wants the order by speaker to be the same, which it is where ids begin with their speaker. `segments` is
+    always there, since only it can say that an utterance is part of its file.
 
     Raises:
         DataError: the folder is not empty, or an id, speaker or path cannot be in Kaldi's files.
@@ -72,13 +76,13 @@ def write_kaldi(folder: Path, utterances: Sequence[Utterance]) -> list[str]:
     files: dict[str, Iterable[str]] = {
         "wav.scp": (f"{name} {audio}" for audio, name in recordings.items()),
         "segments": (f"{u.id} {recordings[u.audio_filepath]} {u.offset!r} {_end(u)}" for u in utterances),
-        "text": (f"{u.id} {one_line(u.text)}".rstrip(" ") for u in utterances),
+        "text": (f"{u.id} {' '.join(u.text.split())}".rstrip(" ") for u in utterances),
         "utt2spk": (f"{u.id} {u.speaker or u.id}" for u in utterances),
         "spk2utt": (f"{speaker} {' '.join(names)}" for speaker, names in sorted(speakers.items())),
         "utt2dur": (f"{u.id} {u.duration!r}" for u in utterances),
     }
-    if any(utterance.language for utterance in utterances):
-        files["utt2lang"] = (f"{u.id} {u.language}" for u in utterances if u.language)
+    if any(utterance.language for utterance in utterances):  # Kaldi wants it of all or of none
+        files["utt2lang"] = (f"{u.id} {u.language or UNDETERMINED}" for u in utterances)
     with replacing(folder, folder=True) as temporary:
         for name, lines in files.items():
             with open(temporary / name, "w", encoding="utf-8", newline="\n") as file:

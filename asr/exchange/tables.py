@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -48,12 +49,18 @@ def read_csv(path: Path) -> tuple[list[Utterance], list[str]]:
 
 
 def write_csv(path: Path, utterances: Sequence[Utterance]) -> list[str]:
-    """Write SpeechBrain's columns, with absolute paths."""
+    """Write SpeechBrain's columns, with absolute paths.
+
+    Returns:
+        A line for each utterance with a text such as `$20`, in which SpeechBrain would look for a variable and stop.
+    """
+    odd = [utterance for utterance in utterances if re.search(r"\$[\w.]", utterance.text)]
+    kept = [utterance for utterance in utterances if not re.search(r"\$[\w.]", utterance.text)]
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_CSV)
-        table.writerows((u.id, repr(u.duration), u.audio_filepath, u.speaker, u.text) for u in utterances)
-    return []
+        table.writerows((u.id, repr(u.duration), u.audio_filepath, u.speaker, u.text.replace("\r", " ")) for u in kept)
+    return [f"{each.id}: SpeechBrain would take {each.text!r} for a variable's name" for each in odd]
 
 
 def read_common_voice(path: Path) -> tuple[list[Utterance], list[str]]:

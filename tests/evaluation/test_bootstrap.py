@@ -126,6 +126,25 @@ def test_the_p_value_is_no_smaller_than_the_sign_tests_where_most_blocks_are_equ
     assert found.p_value >= 2.0 ** (1 - differing)
 
 
+def test_few_speakers_are_not_enough_for_what_flipping_signs_brings_about_easily():
+    """Six speakers, of whom one got worse: of the 64 choices of signs, 6 give a sum as far from zero."""
+    first, change = np.full(6, 40), np.array([-3, -4, -2, -5, -3, 2])
+    found = difference(first, first + change, np.full(6, 200), list("abcdef"))
+    flips = [abs(sum(s * c for s, c in zip(signs, change, strict=True))) for signs in product((1, -1), repeat=6)]
+    assert found.p_value == np.mean(np.array(flips) >= 15) == 6 / 64
+    assert found.interval.high < 0
+
+
+@pytest.mark.parametrize("speakers", [6, 20])
+def test_equal_systems_of_few_speakers_are_rarely_told_apart(speakers):
+    words = np.full(speakers, 200)
+    names = [f"s{number}" for number in range(speakers)]
+    values = [
+        difference(DRAW.binomial(words, 0.2), DRAW.binomial(words, 0.2), words, names, 500).p_value for _ in range(300)
+    ]
+    assert np.mean(np.array(values) < 0.05) < 0.09  # 0.05 expected at most; the deviation of 300 draws is 0.013
+
+
 def test_blocks_of_known_and_unknown_speakers_are_called_so():
     words = np.full(4, 10)
     assert interval(words, words, ["a", "a", "", ""]).unit == "speaker or utterance"

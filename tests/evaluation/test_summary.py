@@ -37,8 +37,10 @@ def test_a_summary_counts_what_can_be_counted_by_hand():
     assert result["confusions"]["deletions"] == [["five", 1], ["six", 1]]
     assert result["confusions"]["insertions"] == [["too", 1]]
     assert result["worst"] == ["b-1", "c-1", "a-1"]
+    silent = [{"id": f"n-{row}", "reference": "", "hypothesis": "x " * 10} for row in range(25)]
+    assert summarise([*ROWS, *silent], BASIC)["worst"] == ["b-1", "c-1", "a-1"]
     speakers = {row["value"]: (row["errors"], row["words"]) for row in result["slices"]["speaker"]}
-    assert speakers == {"a": (1, 4), "b": (2, 2), "unknown": (2, 2)}
+    assert speakers == {"a": (1, 4), "b": (2, 2), "(unknown)": (2, 2)}
     drawn = [(row["blocks"], row["unit"]) for row in result["slices"]["speaker"]]
     assert drawn == [(2, "utterance"), (1, "utterance"), (1, "utterance")]
     durations = [(row["value"], row["utterances"]) for row in result["slices"]["duration"]]
@@ -50,7 +52,7 @@ def test_a_summary_counts_what_can_be_counted_by_hand():
 def test_who_is_asked_to_say_nothing_is_no_slice():
     silent = {"id": "d-1", "reference": "...", "hypothesis": "hm", "speaker": "d", "duration": 1.0}
     result = summarise([*ROWS, silent], BASIC)
-    assert [row["value"] for row in result["slices"]["speaker"]] == ["a", "b", "unknown"]
+    assert [row["value"] for row in result["slices"]["speaker"]] == ["a", "b", "(unknown)"]
     assert (result["empty_references"], result["words_on_empty_references"]) == (2, 3)
 
 
@@ -100,11 +102,16 @@ def test_a_key_that_nothing_has_is_refused():
         summarise(ROWS, BASIC, ["gender"])
 
 
+def test_bands_of_large_numbers_have_names_of_their_own():
+    names = [name for name, _ in group("at", [1_700_000_000 + 60 * place for place in range(50)])]
+    assert len(set(names)) == len(names) == 5
+
+
 def test_numbers_with_many_values_become_bands():
     names = [name for name, _ in group("pitch", list(range(100)))]
     assert len(names) == 5
     assert names[0].startswith("under")
-    assert [name for name, _ in group("age", [3, 1, 2, None])] == ["1", "2", "3", "unknown"]
+    assert [name for name, _ in group("age", [3, 1, 2, None])] == ["1", "2", "3", "(unknown)"]
     members = np.concatenate([rows for _, rows in group("pitch", list(range(100)))])
     assert sorted(members.tolist()) == list(range(100))
 

@@ -119,6 +119,11 @@ def test_the_words_of_a_ctm_without_segments_are_one_text(tmp_path):
     assert texts == {"call A": "one two", "call B": "three"}
 
 
+def test_values_that_no_result_can_hold_are_left_out(tmp_path):
+    line = '{"id": "a", "text": "one", "snr": NaN, "duration": "2.0", "other": Infinity, "kept": 1.5}\n'
+    assert read_texts(write(tmp_path / "a.jsonl", line)) == {"a": {"id": "a", "text": "one", "kept": 1.5}}
+
+
 def test_a_table_may_have_a_head(tmp_path):
     rows = read_texts(write(tmp_path / "a.tsv", "id\ttext\nu1\thello world\nu2\n"))
     assert {name: row["text"] for name, row in rows.items()} == {"u1": "hello world", "u2": ""}
