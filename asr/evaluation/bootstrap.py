@@ -83,7 +83,7 @@ def difference(
 
     Returns:
         The difference. Its p-value is the larger of the bootstrap's and that of flipping signs (Fisher 1935, section
-        21): of few blocks a bootstrap is too sure. With six speakers it takes 14 % of equal systems for different.
+        21): of few blocks a bootstrap is too sure. With six speakers it takes a tenth of equal systems for different.
     """
     sums, unit = _block_sums(np.stack((second - first, words), 1), speakers)
     drawn = _resample(sums, replications)
