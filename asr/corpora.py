@@ -1,4 +1,4 @@
-"""What recipes read with: lhotse's readers, LibriSpeech's layout, and the choice of what is held out."""
+"""What recipes read with: lhotse's readers, LibriSpeech's layout, what is held out, and how long recordings are."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import logging
 import re
 import sys
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from asr.download import fetch
-from asr.errors import AsrError, DataError
+from asr.audio import duration
+from asr.download import fetch, progress_bar
+from asr.errors import AsrError, AudioError, DataError
 from asr.manifest import Utterance
 from asr.subsets import assign, rank
 
@@ -183,3 +185,43 @@ def hold_out(utterances: list[Utterance], salt: str = "") -> tuple[list[Utteranc
         chosen = [utterance is first for utterance in utterances]
     others = [utterance for utterance, aside in zip(utterances, chosen, strict=True) if not aside]
     return others, [utterance for utterance, aside in zip(utterances, chosen, strict=True) if aside]
+
+
+# Measuring
+
+
+def measure(utterances: Sequence[Utterance], faults: list[str]) -> list[Utterance]:
+    """Fill in the durations that are still 0 from the audio files.
+
+    Args:
+        utterances: any number.
+        faults: gets one line for each file that cannot be read.
+
+    Returns:
+        The utterances that have a duration.
+    """
+    unknown = [utterance for utterance in utterances if not utterance.duration]
+    measured: list[float | str] = []
+    with ThreadPoolExecutor(8) as pool, progress_bar() as progress:
+        task = progress.add_task("reading durations", total=len(unknown))
+        for seconds in pool.map(_seconds, unknown):
+            progress.advance(task)
+            measured.append(seconds)
+    faults += [fault for fault in measured if isinstance(fault, str)]
+    found, good = iter(measured), []
+    for utterance in utterances:
+        seconds = utterance.duration or next(found)
+        if not isinstance(seconds, str):
+            good.append(utterance if utterance.duration else replace(utterance, duration=seconds))
+    return good
+
+
+def _seconds(utterance: Utterance) -> float | str:
+    try:
+        utterance.audio_filepath.encode()
+        seconds = duration(utterance.audio_filepath)
+    except UnicodeEncodeError:  # manifests are UTF-8
+        return f"{utterance.audio_filepath!r}: its name is not UTF-8: rename it"
+    except AudioError as error:
+        return str(error)
+    return seconds if seconds > 0 else f"{utterance.audio_filepath}: holds no audio"

@@ -237,7 +237,7 @@ class SpeechDataModule(PlannedDataModule):
             batch_sampler=self.take_up(sampler),
             collate_fn=collate,
             num_workers=workers,
-            worker_init_fn=heed_no_signals,
+            worker_init_fn=ignore_signals,
             persistent_workers=workers > 0,
         )
 
@@ -252,11 +252,11 @@ class SpeechDataModule(PlannedDataModule):
         dataset = SpeechDataset(self.valid, self.tokenizer, [1.0], self.seed)
         workers = min(1, self.config.workers)
         return DataLoader(
-            dataset, batch_sampler=keys, collate_fn=collate, num_workers=workers, worker_init_fn=heed_no_signals
+            dataset, batch_sampler=keys, collate_fn=collate, num_workers=workers, worker_init_fn=ignore_signals
         )
 
 
-def heed_no_signals(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """Let a worker read on when its whole group is told to stop, by Ctrl-C or SLURM: the step at hand needs it.
 
     It ends with the training process in any case, which it looks after every few seconds.

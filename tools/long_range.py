@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asr.errors import AsrError, ConfigError, DataError
+from asr.evaluation.evaluate import hardware
 from asr.evaluation.wer import score
 from asr.features import FeatureNorm, LogMel
 from asr.files import replacing
@@ -273,7 +273,12 @@ def run_all(folder: Path, output: Path, seeds: int, settings: Settings, workers:
         ConfigError: the file holds runs with other settings.
         DataError: the manifests are not there, or are not of single words.
     """
-    result = {"date": str(date.today()), "hardware": hardware(), "settings": asdict(settings), "runs": []}
+    result = {
+        "date": str(date.today()),
+        "hardware": hardware(torch.device("cpu")),
+        "settings": asdict(settings),
+        "runs": [],
+    }
     if output.exists():
         result = json.loads(output.read_text(encoding="utf-8"))
         if result["settings"] != asdict(settings):
@@ -290,14 +295,6 @@ def run_all(folder: Path, output: Path, seeds: int, settings: Settings, workers:
             with replacing(output) as temporary:
                 temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
-
-
-def hardware() -> str:
-    """Name the processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def table(result: dict[str, Any]) -> str:

@@ -19,11 +19,11 @@ import typer
 from asr.cli.align import align
 from asr.cli.check import check
 from asr.cli.compare import compare
-from asr.cli.data import prepare
 from asr.cli.evaluate import evaluate
 from asr.cli.export import export
 from asr.cli.lm import app as lm
 from asr.cli.manifest import app as manifest
+from asr.cli.prepare import prepare
 from asr.cli.recipe import recipe, tokenizer
 from asr.cli.score import score
 from asr.cli.terminal import complain, console

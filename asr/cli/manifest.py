@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from asr.cli.terminal import console, progress
+from asr.errors import ConfigError, DataError
 
 app = typer.Typer(help="Convert, count, divide, merge, filter and shard manifests.", no_args_is_help=True)
 
@@ -27,7 +28,6 @@ def convert(
 ) -> None:
     """Translate between NeMo, Kaldi, lhotse, SpeechBrain CSV and Common Voice TSV."""
     from asr import exchange
-    from asr.errors import ConfigError
 
     for name in (source_format, target_format):
         if name not in (None, *exchange.FORMATS):
@@ -65,7 +65,6 @@ def split(
     shares: Annotated[str, typer.Option("--shares", help="Name and share of each part.")] = "train=0.9,dev=0.1",
 ) -> None:
     """Divide a manifest by a hash of the speakers, so that no speaker is in two parts."""
-    from asr.errors import ConfigError
     from asr.manifest import Manifest, write_manifest
     from asr.subsets import split as divide
 
@@ -86,7 +85,6 @@ def merge(
     output: Annotated[Path, typer.Option("--output", help="The manifest to write.")],
 ) -> None:
     """Put manifests one behind the other; an id that is in two of them gets its folder's name in front."""
-    from asr.errors import ConfigError
     from asr.manifest import Manifest, write_manifest
     from asr.subsets import merge as chain
 
@@ -110,7 +108,6 @@ def sift(
     speaker: Annotated[list[str] | None, typer.Option("--speaker", help="Keep this one; may be repeated.")] = None,
 ) -> None:
     """Keep the utterances that pass every rule, and say how many each rule dropped."""
-    from asr.errors import DataError
     from asr.manifest import Manifest, write_manifest
     from asr.subsets import Rules
     from asr.subsets import sift as run
@@ -146,14 +143,11 @@ def shard(
 
 def _check_target(output: Path, read: Sequence[Path]) -> None:
     """Refuse to write in the place of a manifest that is read: what is left out would be lost."""
-    from asr.errors import ConfigError
-
     if os.path.realpath(output) in map(os.path.realpath, read):
         raise ConfigError(f"{output}: is read itself: write to another place")
 
 
 def _parse_shares(text: str) -> dict[str, float]:
-    from asr.errors import ConfigError
 
     shares: dict[str, float] = {}
     for part in text.split(","):

@@ -38,7 +38,8 @@ def recipe(
     A stage whose products are there is skipped, so the same command goes on where an earlier one stopped.
     """
     from asr.config import compose
-    from asr.recipes import STAGES, load, plan, run_step, show
+    from asr.recipes import load
+    from asr.stages import STAGES, plan, run_step, show
     from asr.training.config import TrainConfig
 
     for name in stage or ():

@@ -87,11 +87,13 @@ def write_outputs(
 
 def show_result(result: dict[str, Any]) -> None:
     """Print the figures on standard output: the rates with their interval, and a table of the slices."""
+    from asr.evaluation.bootstrap import caution
+
     interval, counts = result["interval"], f"{result['substitutions']} sub, {result['deletions']} del"
     counts += f", {result['insertions']} ins; {result['words']} words, {result['utterances']} utterances"
     normalizer = result["normalizer"]
     typer.echo(f"WER {100 * result['wer']:.2f} %  ({counts})")
-    typer.echo(f"95 % interval {_range(interval)}, by {interval['blocks']} {interval['unit']}s{_caution(interval)}")
+    typer.echo(f"95 % interval {_range(interval)}, by {interval['blocks']} {interval['unit']}s{caution(interval)}")
     typer.echo(f"CER {100 * result['cer']:.2f} %, 95 % interval {_range(result['cer_interval'])}")
     typer.echo(
         f"raw WER {100 * result['raw_wer']:.2f} %, raw CER {100 * result['raw_cer']:.2f} %   "
@@ -135,11 +137,3 @@ def _table(slices: dict[str, list[dict[str, Any]]]) -> Table:
 
 def _range(bounds: dict[str, Any]) -> str:
     return f"{100 * bounds['low']:.2f} to {100 * bounds['high']:.2f}"
-
-
-def _caution(interval: dict[str, Any]) -> str:
-    from asr.evaluation.bootstrap import FEW_BLOCKS
-
-    if interval["low"] == interval["high"]:
-        return " (all alike: too few to tell)"
-    return " (few: take it as a rough one)" if interval["blocks"] < FEW_BLOCKS else ""

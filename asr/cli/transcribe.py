@@ -104,7 +104,7 @@ def transcribe(
     settings = search_settings(decoding, beam_size, language_model, hotwords, search)
     transcriber = Transcriber.load(model, device, settings, vad)
     if checkpoint_file(model) == EMBEDDED:
-        console.print(_embedded_notice(EMBEDDED), style="dim")
+        console.print(_embedded_notice(), style="dim")
     work = _Work(transcriber, formats, word_timestamps, subtitles, output_dir, channels == "split", resume, attention)
     raise typer.Exit(_run(work, files, jobs))
 
@@ -304,9 +304,10 @@ def _print(text: str) -> None:
         raise AsrError(f"standard output: cannot be written: {error.strerror or error}") from error
 
 
-def _embedded_notice(path: Path) -> str:
+def _embedded_notice() -> str:
     from asr.model.checkpoint import describe
+    from asr.transcriber import EMBEDDED
 
-    metrics = describe(path)["about"]["metrics"]
+    metrics = describe(EMBEDDED)["about"]["metrics"]
     rate = f"{100 * metrics['wer']:.0f} % word error rate on read English"
     return f"embedded English model, small and weak: {rate}; --model names a better one"

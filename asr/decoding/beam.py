@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from asr.decoding.fusion import Fusion
+from asr.decoding.fusion import Fusion, FusionState
 from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.decoding.prefix_scores import PrefixScorer
 from asr.model.recognizer import Recognizer
@@ -91,7 +91,7 @@ def beam_search(
     batch, beam, device = len(lengths), options.beam_size, encoder_out.device
     cache = model.decoder.start(encoder_out, lengths, hypotheses=beam)
     vocabulary = len(model.tokenizer)
-    state = fusion.start(batch * beam, vocabulary, device)
+    state = FusionState(fusion, batch * beam, vocabulary, device)
     prefix = PrefixScorer(log_probs, lengths, beam) if log_probs is not None and options.ctc_weight else None
     weight = options.ctc_weight if prefix else 0.0
     zero = torch.zeros(batch, beam, dtype=torch.float64, device=device)

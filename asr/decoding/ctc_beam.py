@@ -78,7 +78,7 @@ def search_prefixes(
     frames = heard.numpy()
     prefixes = _first(batch, beam)
     owner = np.arange(batch * beam) // beam
-    state = fusion.start(batch * beam, vocabulary, device)
+    state = FusionState(fusion, batch * beam, vocabulary, device)
     history: list[tuple[Numbers, Numbers]] = []
     merges: dict[int, Merge] = {}
     recombining = not options.length_power  # which ranks by what the search itself does not know yet

@@ -64,13 +64,9 @@ class Fusion:
         """Give what one utterance of the batch needs."""
         return replace(self, heard=self.heard.of(row)) if self.heard else self
 
-    def start(self, rows: int, vocabulary: int, device: torch.device) -> FusionState:
-        """Begin `rows` texts, equally many of each utterance, side by side."""
-        return FusionState(self, rows, vocabulary, device)
-
 
 class FusionState:
-    """Scores of every next token of R hypotheses; it moves on with them."""
+    """Scores of every next token of R hypotheses, equally many of each utterance side by side; moves on with them."""
 
     def __init__(self, fusion: Fusion, rows: int, vocabulary: int, device: torch.device) -> None:
         self.fusion = fusion

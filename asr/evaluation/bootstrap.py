@@ -5,9 +5,10 @@ Utterances of one speaker are alike, so whole speakers are drawn; where speakers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +93,13 @@ def difference(
     p_value = min(1.0, max(2 * (least + 1) / (len(deltas) + 1), _flipped(sums[:, 0], len(deltas))))
     value = float(sums[:, 0].sum() / sums[:, 1].sum())
     return Difference(value, _interval(deltas, len(sums), unit), float(p_value))
+
+
+def caution(interval: Mapping[str, Any]) -> str:
+    """Say that an interval, as results have it, is not to be relied on; empty if it is."""
+    if interval["low"] == interval["high"]:
+        return ", all alike: too few to tell"
+    return ", few: take it as a rough one" if interval["blocks"] < FEW_BLOCKS else ""
 
 
 def _flipped(differences: NDArray[np.int64], replications: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from asr.errors import DataError
-from asr.evaluation.bootstrap import FEW_BLOCKS, difference
+from asr.evaluation.bootstrap import caution, difference
 from asr.evaluation.results import errors_in
 
 
@@ -68,12 +68,14 @@ def describe(result: dict[str, Any], show: int) -> list[str]:
     verdict = "no difference that these utterances can show"
     if result["p_value"] < 0.05:
         verdict = f"B is {'better' if result['difference'] < 0 else 'worse'}"
-    few = ", few: take it as a rough one" if interval["blocks"] < FEW_BLOCKS else ""
     low, high = (f"{100 * interval[bound]:+.2f}" for bound in ("low", "high"))
     lines = [
-        *(f"{name}  WER {100 * side['wer']:6.2f} %  {side['label']}" for name, side in _sides(result)),
+        *(
+            f"{name}  WER {100 * result[side]['wer']:6.2f} %  {result[side]['label']}"
+            for name, side in (("A", "first"), ("B", "second"))
+        ),
         f"B - A  {100 * result['difference']:+.2f} points, 95 % interval {low} to {high}, p = {result['p_value']:.4f}"
-        f"  (paired, by {interval['blocks']} {interval['unit']}s{few})",
+        f"  (paired, by {interval['blocks']} {interval['unit']}s{caution(interval)})",
         f"{verdict}; {result['better']} utterances better, {result['worse']} worse, {result['same']} with as many "
         f"errors, {len(result['changed'])} with another text",
     ]
@@ -104,7 +106,3 @@ def _side(result: dict[str, Any]) -> dict[str, Any]:
     return {"wer": result["wer"], "low": result["interval"]["low"], "high": result["interval"]["high"]} | {
         "label": ", ".join(parts)
     }
-
-
-def _sides(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return [("A", result["first"]), ("B", result["second"])]

@@ -1,4 +1,4 @@
-"""A result as one page to look through and listen to, and as plain text in the manner of icefall's error statistics."""
+"""A result as one page to look through and listen to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib.parse import quote
 import soundfile
 
 from asr.errors import AudioError
-from asr.evaluation.bootstrap import FEW_BLOCKS
+from asr.evaluation.bootstrap import caution
 from asr.evaluation.charts import dot_plot, histogram, parts_bar
 from asr.evaluation.error_statistics import error_statistics
 from asr.evaluation.results import errors_in
@@ -107,7 +107,6 @@ def fill_page(template: Path, content: dict[str, Any], media: str, **parts: str)
 
 def _page(result: dict[str, Any], content: dict[str, Any]) -> str:
     interval, hits = result["interval"], result["words"] - result["substitutions"] - result["deletions"]
-    few = ": few, so take it as a rough one" if interval["blocks"] < FEW_BLOCKS else ""
     left_out = len(result["results"]) - len(content["utterances"])
     return fill_page(
         TEMPLATE,
@@ -117,7 +116,7 @@ def _page(result: dict[str, Any], content: dict[str, Any]) -> str:
         subtitle=escape(" · ".join(str(result[k]) for k in ("decoding_label", "date", "commit") if result.get(k))),
         wer=f"{100 * result['wer']:.1f}",
         interval=f"95 % interval {100 * interval['low']:.1f} to {100 * interval['high']:.1f} %",
-        interval_note=f"Bootstrap over {interval['blocks']:,} {interval['unit']}s{few}.",
+        interval_note=f"Bootstrap over {interval['blocks']:,} {interval['unit']}s{caution(interval)}.",
         words=f"{result['words']:,}",
         parts=parts_bar(hits, result["substitutions"], result["deletions"], result["insertions"]),
         figures=_figures(result),

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asr.audio import MEMBER
+from asr.corpora import measure
 from asr.errors import DataError
 from asr.exchange.cuts import read_cuts, write_cuts
 from asr.exchange.kaldi import read_kaldi, write_kaldi
 from asr.exchange.tables import read_common_voice, read_csv, write_common_voice, write_csv
 from asr.manifest import Manifest, Utterance, write_manifest
-from asr.recipes import measure
 
 
 class Result(NamedTuple):

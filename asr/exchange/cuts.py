@@ -14,7 +14,7 @@ from lhotse.audio import AudioLoadingError
 from lhotse.serialization import SequentialJsonlWriter
 
 from asr.errors import DataError
-from asr.exchange.files import locate
+from asr.exchange.paths import locate
 from asr.files import replacing
 from asr.manifest import Utterance
 

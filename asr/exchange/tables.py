@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from asr.errors import DataError
-from asr.exchange.files import locate, one_line
+from asr.exchange.paths import locate, one_line
 from asr.files import replacing
 from asr.manifest import Utterance
 

@@ -27,7 +27,7 @@ def rotations(length: int, head_dim: int, device: torch.device, start: int = 0) 
     exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
     angles = positions[:, None] / 10_000.0**exponents  # (length, head_dim / 2)
     cosine, sine = angles.cos(), angles.sin()
-    # Stacked in front: each of the two is then contiguous, which `rotate` reads half as slowly again.
+    # Stacked in front: each of the two is then contiguous, which `rotate` reads faster.
     both = torch.stack((torch.cat((cosine, cosine), dim=-1), torch.cat((-sine, sine), dim=-1)))
     return both.movedim(0, -1)
 

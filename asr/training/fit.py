@@ -39,9 +39,9 @@ from asr.model.config import ModelConfig
 from asr.model.recognizer import Recognizer
 from asr.tokenizer import Tokenizer, TokenizerConfig
 from asr.training.averaging import RunningAverage
+from asr.training.best_models import ExportBest
 from asr.training.config import FinetuneConfig, TrainConfig, TrainingConfig
 from asr.training.diagnosis import Diagnosis
-from asr.training.export import ExportBest
 from asr.training.finetune import begin_with, merged, restrict
 from asr.training.follow_data import FollowData
 from asr.training.memory import measure_budget

@@ -37,8 +37,8 @@ from asr.model.language_model_file import save_language_model
 from asr.plan_sampler import PlannedDataModule, PlanSampler
 from asr.tokenizer import END, START, Tokenizer
 from asr.training.averaging import RunningAverage
+from asr.training.best_models import ExportBest
 from asr.training.config import OptimizerConfig, TrainingConfig
-from asr.training.export import ExportBest
 from asr.training.optimizers import configured_rates, make_optimizer, make_schedule, set_rates
 from asr.training.progress import show_progress
 from asr.training.provenance import clocked, write_setup

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from asr.cli import app
 from asr.errors import ConfigError, DataError
 from asr.manifest import Manifest
-from asr.recipes import Step, plan, run_step, show
+from asr.stages import Step, plan, run_step, show
 
 TINY = [
     "model.encoder.layers=1",
@@ -72,7 +72,7 @@ class InThisProcess:
 
 def test_from_corpus_to_error_rate(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("asr.recipes.subprocess", SimpleNamespace(Popen=InThisProcess))
+    monkeypatch.setattr("asr.stages.subprocess", SimpleNamespace(Popen=InThisProcess))
     line = ["recipe", "spoken_digits", "--source", "fsdd", *TINY]
 
     code, promised, _ = asr(*line, "--dry-run")
@@ -204,7 +204,7 @@ def test_a_recipe_that_is_told_to_stop_stops_its_stage(tmp_path: Path) -> None:
     (tmp_path / "asr.py").write_text("raise SystemExit('the folder at hand is not where programs come from')")
     mark = tmp_path / "alive"
     code = (
-        "import signal, subprocess, sys, asr.recipes as r\n"
+        "import signal, subprocess, sys, asr.stages as r\n"
         "signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))\n"
         "class Popen(subprocess.Popen):\n"
         "    def __init__(self, command):\n"

@@ -12,7 +12,7 @@ from runs import TINY, composed
 
 from asr import files
 from asr.errors import WriteError
-from asr.training.export import ExportBest
+from asr.training.best_models import ExportBest
 from asr.training.fit import train
 from asr.training.resume import checkpoints_in
 
