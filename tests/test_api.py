@@ -8,7 +8,7 @@ import subprocess
 import sys
 import typing
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,12 +54,10 @@ def test_results_are_eager_frozen_typed_dataclasses(english, data):
     for value in (transcript, transcript.segments[0], transcript.spans[0]):
         assert is_dataclass(value)
         assert type(value).__dataclass_params__.frozen
-        assert all(isinstance(field.type, str) and field.type for field in fields(value))
     hints = typing.get_type_hints(type(transcript).to_dict)
     assert hints["return"] == dict[str, typing.Any]
     assert isinstance(transcript, asr.Transcript)
     assert isinstance(transcript.text, str)
-    assert not inspect.isgenerator(transcript)
     assert inspect.isgenerator(english.stream(data / "1737-146161-0009.flac"))
 
 
