@@ -27,6 +27,8 @@ from asr.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
+# What ends a run that saves itself; SLURM is often told to send the last, which Windows lacks.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 MOST_WORKERS = 256  # on one rank; each has a row of counters
 
 
@@ -261,7 +263,7 @@ def ignore_signals(worker: int) -> None:
 
     It ends with the training process in any case, which it looks after every few seconds.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

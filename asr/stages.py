@@ -65,7 +65,7 @@ def plan(
     """
     recipe, model, done = load(corpus), run / "model.safetensors", run / "train.done"
     given = ["--source", str(source)] if source else []
-    resume = ["--resume"] if any((run / "checkpoints").glob("*.ckpt")) else []
+    resume = ["--resume"] if any((run / "checkpoints").glob("step-*.ckpt")) else []
     train = output / "train.jsonl"
     manifests = written(recipe, output) or [output / f"{name}.jsonl" for name in recipe.SPLITS]
     steps = [

@@ -51,8 +51,10 @@ class MaskedBatchNorm(nn.Module):
         variance = ((x - mean).square() * valid).sum(dim=(0, 1)) / frames
         if self.remembers:
             with torch.no_grad():  # nothing of this may be recorded: the second pass of checkpointing leaves it out
-                self.running_mean.lerp_(mean, MOMENTUM)
-                self.running_var.lerp_(variance * frames / (frames - 1).clamp_min(1), MOMENTUM)
+                unbiased = variance * frames / (frames - 1).clamp_min(1)
+                finite = (mean + unbiased).isfinite()  # others would stay for ever, though the step is skipped
+                self.running_mean.lerp_(torch.where(finite, mean, self.running_mean), MOMENTUM)
+                self.running_var.lerp_(torch.where(finite, unbiased, self.running_var), MOMENTUM)
         return mean, variance
 
 

@@ -57,6 +57,10 @@ class ExportBest(Callback):
         self.fresh = False
         self.hours = 0.0  # of the run before this sitting
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Have an epoch validated that is the last and was begun before this sitting."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Have the last epoch validated, however many there are from one validation to the next."""
         if trainer.current_epoch + 1 == trainer.max_epochs:

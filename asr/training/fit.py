@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -31,7 +32,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from asr.batching import Budget
 from asr.config import build
 from asr.datamodule import SpeechDataModule, load_manifests
-from asr.errors import AudioError, ConfigError
+from asr.errors import AudioError, CheckpointError, ConfigError
 from asr.files import write_file
 from asr.manifest import Manifest
 from asr.model import checkpoint as checkpoints
@@ -92,8 +93,7 @@ def train(
     kind = ShardedModule if config.training.strategy == "fsdp" else RecognizerModule
     module = kind(model, config.optimizer, config.decoding, references, config.training.seed)
     made = run / "model.safetensors"
-    before = checkpoints.describe(made)["about"] if resume and made.is_file() else {}
-    about = provenance(config, data, init_from.name if init_from else before.get("began_with"))
+    about = provenance(config, data, init_from.name if init_from else _began_with(made) if resume else None)
     export = ExportBest(
         run,
         config.training.keep_best,
@@ -139,6 +139,8 @@ def _prepare(
         config = replace(config, model=model.config, data=replace(config.data, short_first=False))
         config = replace(config, tokenizer=replace(config.tokenizer, normalizer=model.tokenizer.normalizer.name))
     else:
+        if config.finetune != FinetuneConfig():
+            raise ConfigError("finetune.* is of runs that begin with another model: add --init-from, or leave it out")
         model = Recognizer(config.model, prepare_tokenizer(config))
     budget = _budget(config, model, run, resume) if config.data.batch_seconds == "auto" else None
     data = SpeechDataModule(config.data, model.tokenizer, config.training.seed, budget)
@@ -146,9 +148,20 @@ def _prepare(
         log.warning("%d utterances longer than %g s are left out of training", data.left_out, config.data.max_seconds)
     if not resume and not source:  # others bring their statistics with their weights
         _fit_statistics(model, data.train)
+    if source:
+        (run / "tokenizer.yaml").unlink(missing_ok=True)  # it is about a vocabulary that was trained here
     write_file(vocabulary, model.tokenizer.model)
     write_setup(run, config)
     return config, model, data
+
+
+def _began_with(made: Path) -> str | None:
+    """Name the model that the run began with, as its best model so far says."""
+    try:
+        return checkpoints.describe(made)["about"].get("began_with") if made.is_file() else None
+    except CheckpointError as error:  # what it says is not worth a run that can go on
+        log.warning("%s; the next validation writes it anew", error)
+        return None
 
 
 def _budget(config: TrainConfig, model: Recognizer, run: Path, resume: bool) -> Budget:
@@ -171,6 +184,24 @@ def _budget(config: TrainConfig, model: Recognizer, run: Path, resume: bool) -> 
     return budget
 
 
+class StopEarly(EarlyStopping):
+    """End a run when validation has got no better for so many times, as its configuration says now.
+
+    Args:
+        patience: times.
+    """
+
+    def __init__(self, patience: int) -> None:
+        # Checked at validation: at the end of the epoch it would come after the checkpoint.
+        super().__init__("valid/wer", patience=patience, min_delta=1e-6, check_on_train_epoch_end=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best rate and the times since from the run that goes on, but not its patience."""
+        patience = self.patience
+        super().load_state_dict(state_dict)
+        self.patience = patience
+
+
 def _fit_statistics(model: Recognizer, manifest: Manifest) -> None:
     """Measure mean and deviation of the features over utterances spread evenly through the training data."""
     features = []
@@ -187,7 +218,7 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
     if training.average_decay:
         callbacks.append(RunningAverage(training.average_decay))
     if training.patience:
-        callbacks.append(EarlyStopping("valid/wer", patience=training.patience, min_delta=1e-6))
+        callbacks.append(StopEarly(training.patience))
     callbacks += [
         export,
         Diagnosis(run, training.check_after),

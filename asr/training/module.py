@@ -184,7 +184,7 @@ class RecognizerModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and its schedule over the whole run."""
-        optimizer = make_optimizer(self.model, self.optimizer_config, fused=self.trainer.precision != "16-mixed")
+        optimizer = make_optimizer(self.model, self.optimizer_config, fused="mixed" not in self.trainer.precision)
         self.schedule = make_schedule(optimizer, self.optimizer_config, int(self.trainer.estimated_stepping_batches))
         self.rates = configured_rates(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule, "interval": "step"}}

@@ -65,8 +65,8 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool = True
     Args:
         model: the recogniser.
         config: which optimiser, and its rates.
-        fused: let AdamW take its step in one kernel; with fp16 that kernel would undo the scaling of gradients only
-            after they were clipped, which the trainer refuses.
+        fused: let AdamW take its step in one kernel; with mixed precision Lightning refuses to clip gradients for it,
+            since with fp16 that kernel undoes their scaling only afterwards.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     top = max(_block(name) for name, _ in model.named_parameters())

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -16,12 +17,11 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 
+from asr.datamodule import STOP_SIGNALS
 from asr.errors import CheckpointError, StoppedError, WriteError
 from asr.files import replacing
 
 log = logging.getLogger(__name__)
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -60,8 +60,11 @@ class KeepCheckpoints(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Listen for signals, in Lightning's place."""
         self.saved_at, self.step = time.monotonic(), trainer.global_step
+        if trainer.is_global_zero:
+            for left in self.folder.glob(".*-step-*.ckpt"):  # by a process that was killed while it wrote
+                left.unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in STOP_SIGNALS:
                 signal.signal(number, self._note)
 
     def on_train_batch_end(
@@ -80,8 +83,7 @@ class KeepCheckpoints(Callback):
             return
         late = time.monotonic() - self.saved_at > 60 * self.minutes
         if _any_rank(trainer, bool(self.signal)):
-            self._save(trainer)
-            self._stop()
+            self._stop(self._save(trainer))
         if _any_rank(trainer, late):
             self._save(trainer)
 
@@ -91,15 +93,15 @@ class KeepCheckpoints(Callback):
         Raises:
             StoppedError: the run was told to stop, is saved, and has another epoch before it.
         """
-        self._save(trainer)
+        saved = self._save(trainer)
         if _any_rank(trainer, bool(self.signal)) and trainer.current_epoch + 1 != trainer.max_epochs:
-            self._stop()
+            self._stop(saved)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Give the signals back."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
@@ -107,16 +109,46 @@ class KeepCheckpoints(Callback):
         self.signal = number
         log.warning("stopping after this step; once more to stop at once")
 
-    def _stop(self) -> NoReturn:
-        raise StoppedError(f"{self.folder.parent}: stopped and saved; go on with --resume", self.signal)
+    def _stop(self, saved: bool) -> NoReturn:
+        how = "saved; go on" if saved else "not saved (see above); go on from the checkpoint before"
+        raise StoppedError(f"{self.folder.parent}: stopped and {how} with --resume", self.signal)
 
-    def _save(self, trainer: lightning.Trainer) -> None:
+    def _save(self, trainer: lightning.Trainer) -> bool:
+        """Save, and tell whether it is there: on the first rank, which alone can know."""
         path = self.folder / f"step-{trainer.global_step:09}.ckpt"
         trainer.save_checkpoint(path, weights_only=False)
         self.saved_at = time.monotonic()
-        if trainer.is_global_zero and path.is_file():  # it is not, if the disk is full
+        if not trainer.is_global_zero:
+            return True
+        if saved := path.is_file():  # it is not, if the disk is full
             for old in checkpoints_in(self.folder)[self.keep :]:
                 old.unlink()
+        return saved
+
+
+class RescaleSchedule(Callback):
+    """Let the learning rate go on at the same share of its way where an epoch has another number of steps than before.
+
+    So it is with another number of devices, `optimizer.accumulate` or `data.batch_seconds`: the schedule counts steps.
+    """
+
+    def __init__(self) -> None:
+        self.epoch_steps = 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Count the steps so far as if there had always been as many in an epoch as now."""
+        steps = int(trainer.estimated_stepping_batches) / max(1, trainer.max_epochs or 1)
+        schedule = trainer.lr_scheduler_configs[0].scheduler
+        schedule.last_epoch = round(schedule.last_epoch * steps / (self.epoch_steps or steps))
+        self.epoch_steps = steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Remember the steps of an epoch."""
+        return {"epoch_steps": self.epoch_steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them from the run that goes on."""
+        self.epoch_steps = state_dict["epoch_steps"]
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -139,6 +171,8 @@ def newest_whole(folder: Path) -> Path:
         if damaged is None:
             return path
         log.warning("%s is damaged (%s): taking the one before it", path, damaged)
+        with suppress(OSError):  # out of the way, or it would count as the newest and push out whole ones
+            path.rename(path.with_name(f"{path.name}.damaged"))
     raise CheckpointError(f"{folder}: holds no whole checkpoint to resume from")
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import lightning
 import torch
 import yaml
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
 from asr.errors import ConfigError
 from asr.training.config import OptimizerConfig, TrainingConfig
 from asr.training.progress import on_terminal
-from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
+from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, RescaleSchedule, checkpoints_in, newest_whole
 
 log = logging.getLogger(__name__)
 
@@ -120,10 +121,14 @@ def make_trainer(
     Raises:
         ConfigError: there is no such device, precision or strategy.
     """
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if SLURMEnvironment.detect():  # KeepCheckpoints saves; Lightning would do so, too, elsewhere and within a step
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     try:
         return lightning.Trainer(
             accelerator=hardware(training),
-            plugins=[AtomicCheckpointIO()],
+            plugins=plugins,
+            default_root_dir=run,
             max_epochs=training.epochs,
             limit_train_batches=training.batches or None,
             check_val_every_n_epoch=min(training.validate_every, training.epochs),
@@ -133,6 +138,7 @@ def make_trainer(
             num_sanity_val_steps=0,
             log_every_n_steps=10,
             callbacks=[
+                RescaleSchedule(),
                 *callbacks,
                 KeepCheckpoints(run / "checkpoints", training.checkpoint_minutes, training.keep_last),
             ],

@@ -61,3 +61,13 @@ def test_ranks_share_the_mean_of_their_statistics(monkeypatch):
     average_over_ranks([part for norm in norms for part in norm.buffers()])
     found = torch.cat([part for norm in norms for part in norm.buffers()])
     torch.testing.assert_close(found, (torch.cat(before) + other) / 2)
+
+
+def test_what_is_no_number_does_not_stay_in_the_running_statistics():
+    norm, mask = MaskedBatchNorm(3).train(), torch.ones(2, 4, dtype=torch.bool)
+    x = torch.randn(2, 4, 3)
+    x[0, 0, 1] = torch.inf
+    norm(x, mask)
+    norm(torch.randn(2, 4, 3), mask)
+    assert torch.isfinite(torch.stack((norm.running_mean, norm.running_var))).all()
+    assert (norm.running_mean != 0).all()

@@ -55,6 +55,14 @@ def test_the_lowest_are_kept_and_what_is_no_number_never_is_the_best(tmp_path):
         export = resumed
 
 
+def test_the_last_epoch_is_validated_also_where_it_was_begun_before(tmp_path):
+    export = ExportBest(tmp_path, 1, torch.nn.Linear(1, 1), ["rate"], dict, lambda *_: None)
+    for epoch, every in ((3, 2), (4, 1)):
+        trainer: Any = SimpleNamespace(current_epoch=epoch, max_epochs=5, check_val_every_n_epoch=2)
+        export.on_train_start(trainer, None)  # a sitting that begins within an epoch begins none
+        assert trainer.check_val_every_n_epoch == every
+
+
 def test_a_checkpoint_knows_the_model_that_was_exported_with_it(eight, tmp_path):
     train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, "training.epochs=1"))
     state = torch.load(checkpoints_in(tmp_path / "run" / "checkpoints")[0], weights_only=True)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from runs import TINY, composed
 
 from asr.config import compose, resource
@@ -17,11 +18,11 @@ from asr.evaluation.evaluate import evaluate
 from asr.manifest import Manifest, Utterance, write_manifest
 from asr.model import checkpoint
 from asr.training import fit, meter, progress
-from asr.training.config import TrainConfig, TrainingConfig
+from asr.training.config import OptimizerConfig, TrainConfig, TrainingConfig
 from asr.training.fit import train
 from asr.training.module import RecognizerModule
 from asr.training.resume import checkpoints_in
-from asr.training.trainer import go_on
+from asr.training.trainer import go_on, make_trainer
 from asr.transcriber import Transcriber
 
 RECIPES = sorted(path.stem for path in (resource("conf") / "recipe").glob("*.yaml"))
@@ -69,7 +70,8 @@ def test_eight_real_utterances_are_learnt_by_heart(eight, tmp_path):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_shipped_configuration_takes_a_step(recipe, eight, tmp_path):
-    config = composed(recipe, eight, tmp_path / "run", *TINY, "training.epochs=1", "model.loss.intermediate_layers=[]")
+    small = (*TINY, "training.epochs=1", "model.loss.intermediate_layers=[]", "finetune.added_blocks=0")
+    config = composed(recipe, eight, tmp_path / "run", *small)
     path = train(config)
     found = checkpoint.describe(path)
     assert found["about"]["training"]["steps"] >= 1
@@ -188,6 +190,34 @@ def test_a_cpu_run_beside_a_gpu_stays_in_32_bits_and_an_old_gpu_takes_fp16(monke
     assert fit._precision(TrainingConfig()) == "16-mixed"
     with pytest.raises(ConfigError, match="fsdp needs a GPU with bf16"):
         fit._precision(TrainingConfig(strategy="fsdp"))
+
+
+def test_mixed_precision_trains_and_clips(eight, tmp_path):
+    """As on a GPU, where it is the default."""
+    steps = ("training.precision=bf16-mixed", "training.epochs=1", "training.average_decay=0")
+    assert train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, *steps)).is_file()
+
+
+def test_lightning_requeues_nothing_under_slurm(tmp_path, monkeypatch):
+    for name, value in {"NTASKS": "1", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    trainer = make_trainer(tmp_path, TrainingConfig(accelerator="cpu"), OptimizerConfig(), [], devices=1, logger=False)
+    slurm = trainer._accelerator_connector.cluster_environment
+    assert isinstance(slurm, SLURMEnvironment)
+    assert not slurm.auto_requeue
+    assert trainer.default_root_dir == str(tmp_path)
+
+
+def test_patience_is_the_configurations_and_is_asked_at_validation():
+    stop = fit.StopEarly(6)
+    assert not stop._check_on_train_epoch_end
+    stop.load_state_dict({**fit.StopEarly(2).state_dict(), "wait_count": 1})
+    assert (stop.patience, stop.wait_count) == (6, 1)
+
+
+def test_a_fine_tuning_without_a_model_to_begin_with_is_refused(eight, tmp_path):
+    with pytest.raises(ConfigError, match="add --init-from"):
+        train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, "finetune.lora_rank=8"))
 
 
 @pytest.mark.parametrize("wrong", ["training.accelerator=abacus", "training.precision=7", "training.batches=-1"])

@@ -18,8 +18,10 @@ from runs import TINY, composed
 
 from asr import files
 from asr.errors import CheckpointError, ConfigError, StoppedError
+from asr.training.config import OptimizerConfig
 from asr.training.fit import train
-from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, checkpoints_in, newest_whole
+from asr.training.optimizers import make_optimizer, make_schedule
+from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, RescaleSchedule, checkpoints_in, newest_whole
 
 SMALL = [override for override in TINY if "batch_seconds" not in override]
 STEPS = (
@@ -115,9 +117,35 @@ def test_a_damaged_checkpoint_is_passed_over(eight, tmp_path, caplog):
     newest.write_bytes(newest.read_bytes()[:-1000])
     assert newest_whole(newest.parent) == older
     assert f"{newest} is damaged" in caplog.text
+    assert checkpoints_in(newest.parent) == [older]  # it does not count as the newest when old ones are deleted
+    left = newest.with_name(".0123-step-000000009.ckpt")
+    left.touch()  # by a process that was killed while it wrote
+    train(composed("mini_librispeech", eight, tmp_path / "run", *steps, "training.epochs=3"), resume=True)
+    assert not left.exists()
+    newest, older = checkpoints_in(tmp_path / "run" / "checkpoints")
+    newest.unlink()
     older.write_bytes(b"")
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
         newest_whole(newest.parent)
+
+
+@pytest.mark.parametrize("schedule, steps", [("cosine", 50), ("wsd", 200)])
+def test_the_rate_goes_on_at_the_same_share_where_an_epoch_has_other_steps(schedule, steps):
+    """Half of ten epochs of 100 steps, then epochs of 50 or 200, as with twice or half as many devices."""
+    config = OptimizerConfig(schedule=schedule, warmup_steps=10, decay_share=0.5)
+    weight = torch.nn.Linear(2, 2)
+    before, after = (make_schedule(make_optimizer(weight, config), config, 10 * each) for each in (100, steps))
+    before.last_epoch = after.last_epoch = 500
+    rescale = RescaleSchedule()
+    rescale.load_state_dict({"epoch_steps": 100.0})
+    running = SimpleNamespace(scheduler=after)
+    trainer = SimpleNamespace(estimated_stepping_batches=10 * steps, max_epochs=10, lr_scheduler_configs=[running])
+    rescale.on_train_start(trainer, None)
+    assert after.last_epoch == 5 * steps
+    assert after.lr_lambdas[0](after.last_epoch) == pytest.approx(before.lr_lambdas[0](500), abs=0.01)
+    rescale.on_train_start(trainer, None)
+    assert after.last_epoch == 5 * steps
+    assert rescale.state_dict() == {"epoch_steps": steps}
 
 
 def test_a_full_disk_costs_the_checkpoint_only(tmp_path, caplog, monkeypatch):
