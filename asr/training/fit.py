@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import lightning
 import torch
@@ -259,11 +260,19 @@ def _precision(training: TrainingConfig) -> str:
     return "16-mixed"
 
 
+def _wandb_id(run: Path) -> str:
+    """Give the id that Weights & Biases knows the run by, drawn once."""
+    kept = run / "wandb_id"
+    if not kept.is_file():
+        write_file(kept, uuid4().hex[:8])
+    return kept.read_text()
+
+
 def _loggers(names: list[str], run: Path) -> list[Logger]:
     """Make the loggers; the CSV file is always written."""
     made = {
         "tensorboard": partial(TensorBoardLogger, run, name="tensorboard", version=""),
-        "wandb": partial(WandbLogger, name=run.name, save_dir=run, project="asr"),
+        "wandb": partial(WandbLogger, name=run.name, save_dir=run, project="asr", id=_wandb_id(run), resume="allow"),
         "mlflow": partial(
             MLFlowLogger, experiment_name="asr", run_name=run.name, tracking_uri=f"sqlite:///{run}/mlflow.db"
         ),

@@ -20,6 +20,7 @@ def test_wandb_writes_an_offline_run(eight, tmp_path, monkeypatch):
     wandb.finish()  # writes what it still holds
     (written,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     assert b"valid/wer" in written.read_bytes()
+    assert (tmp_path / "run" / "wandb_id").read_text() in written.name  # a run that goes on is the same run
 
 
 def test_mlflow_writes_a_data_base(eight, tmp_path):
