@@ -253,6 +253,7 @@ asr transcribe talk.mp3 --model run/custom/model.safetensors
 asr average run/custom/best/*.safetensors --output averaged.safetensors
 asr export --onnx model.onnx --model run/custom/model.safetensors
 asr train --config custom --init-from embedded + SMALL run=run/from_embedded
+asr train --config custom --init-from embedded 'data.train=[data/clean/train.jsonl]' 'data.valid=[data/clean/dev.jsonl]' + SMALL run=run/from_clean
 asr train --config custom --init-from embedded run=run/tuned + SMALL run=run/named
 asr train --config custom --init-from embedded finetune.tokenizer=extend training.epochs=10 run=run/tuned + SMALL
 asr train --config custom --resume training.epochs=10 run=run/tuned + SMALL training.epochs=2
