@@ -59,14 +59,15 @@ def build(
     if not output.name.endswith((".arpa", ".arpa.gz", ".safetensors")):
         raise ConfigError(f"--output must end in .safetensors, .arpa or .arpa.gz, got {output}")
     tokens = _tokenizer(model, tokenizer)
-    odd: list[str] = []
+    odd, first = 0, ""
 
     def encoded() -> Iterator[list[int]]:
+        nonlocal odd, first
         for path in texts:
             for sentence in read_sentences(path):
                 yield (ids := tokens.encode(sentence))
                 if UNKNOWN in ids:
-                    odd.append(sentence[:LONGEST_SHOWN])
+                    odd, first = odd + 1, first or sentence
 
     with console.status("Counting n-grams"):
         orders = estimate(encoded(), order, len(tokens), cutoff, pruning)
@@ -76,7 +77,7 @@ def build(
         else:
             write_arpa(output, orders, tokens)
     if odd:
-        lacks = f"{len(odd)} sentences hold what the model's vocabulary lacks, the first: {odd[0]!r}"
+        lacks = f"{odd} sentences hold what the model's vocabulary lacks, the first: {first[:LONGEST_SHOWN]!r}"
         console.print(f"{lacks}; write numbers and names in its letters", style="yellow")
     counts = ", ".join(f"{len(grams.log_probs)} of {n}" for n, grams in enumerate(orders, start=1))
     console.print(f"{output}: n-grams by tokens: {counts}")

@@ -212,7 +212,7 @@ class _Work:
                 if beside and (there := [file for file in self._files(each, each.stem) if file.exists()]):
                     raise ConfigError(
                         f"{there[0]}: is there beside its recording, and may be its true transcript: name another "
-                        f"--output-dir, or --resume, which replaces only what is older than its recording"
+                        "--output-dir, or delete it"
                     )
             return
         self.several = len(recordings) > 1 or self.split

@@ -49,6 +49,13 @@ def test_every_search_option_changes_the_text(lm, tmp_path):
     assert narrow != wide
 
 
+def test_sentences_that_the_vocabulary_lacks_letters_of_are_counted(tmp_path):
+    (tmp_path / "text.txt").write_text("knit two together\ntake 5 mg\n120\n")
+    command = ["lm", "build", str(tmp_path / "text.txt"), "--output", str(tmp_path / "lm.arpa"), "--order", "2"]
+    said = " ".join(CliRunner().invoke(app, command).stderr.split())
+    assert "2 sentences hold what the model's vocabulary lacks, the first: 'take 5 mg'" in said
+
+
 @pytest.mark.parametrize(
     "option, message",
     [
