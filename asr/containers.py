@@ -57,7 +57,8 @@ def _length(container: InputContainer) -> float | None:
 
 def _read(source: str | Path, container: InputContainer) -> Iterator[NDArray[np.float32]]:
     track = container.streams.audio[0]
-    to_float = av.AudioResampler(format="fltp", rate=track.rate)
+    # Channels side by side: of eight and more, each in a plane of its own, PyAV 18 reads beyond the last, and crashes.
+    to_float = av.AudioResampler(format="flt", rate=track.rate)
     ended = 0.0  # seconds; of any track, since a sound track may well end before its video
     clock = _Clock(track.rate, _start(container))
     try:
@@ -133,6 +134,6 @@ def _silence(samples: int, channels: int) -> Iterator[NDArray[np.float32]]:
 
 def _samples(to_float: av.AudioResampler, frame: av.AudioFrame | None, clock: _Clock) -> Iterator[NDArray[np.float32]]:
     for part in to_float.resample(frame):
-        samples = np.asarray(part.to_ndarray().T, dtype=np.float32)
+        samples = np.asarray(part.to_ndarray(), dtype=np.float32).reshape(-1, part.layout.nb_channels)
         clock.position += len(samples)
         yield samples

@@ -603,6 +603,27 @@ def test_stretches_that_are_not_there() -> None:
             audio.load_mono(FLAC, offset, duration)
 
 
+@pytest.mark.parametrize("codec, layout", [("pcm_s16le", "7.1"), ("libopus", "7.1"), ("pcm_s16le", "hexadecagonal")])
+def test_recordings_of_eight_channels_and_more(tmp_path: Path, codec: str, layout: str) -> None:
+    """PyAV itself crashes where it is asked for the planes of such a frame."""
+    count = av.AudioLayout(layout).nb_channels
+    samples = np.resize(SPEECH, 48_000)[:, None] * np.linspace(0.5, 1.0, count)  # of the same sound, louder and louder
+    frame_format = "flt" if codec == "libopus" else "s16"
+    flat = samples.astype(np.float32) if codec == "libopus" else (samples * 32767).astype(np.int16)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        track = container.add_stream(codec, rate=48_000, layout=layout)
+        frame = av.AudioFrame.from_ndarray(flat.reshape(1, -1), format=frame_format, layout=layout)
+        frame.rate = 48_000
+        for part in (frame, None):
+            container.mux(track.encode(part))
+    assert audio.channels(tmp_path / "a.mkv") == count
+    (whole,) = audio.stream(tmp_path / "a.mkv", 2.0, channel=count)
+    expected = resample_poly(samples[:, -1], 16_000, 48_000)
+    near = len(expected) - 400
+    assert np.corrcoef(whole[:near], expected[:near])[0, 1] > 0.95
+    assert np.abs(whole).max() == pytest.approx(np.abs(expected).max(), rel=0.2)
+
+
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
 def test_shortest_files(tmp_path: Path, rate: int) -> None:
     for count in (1, 2, 3, 10, 159, 400):
