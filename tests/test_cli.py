@@ -475,6 +475,14 @@ def test_what_a_model_to_begin_with_decides_cannot_be_changed(asr, trained, over
     assert message in result.stderr
 
 
+def test_what_a_run_keeps_cannot_be_changed_where_it_goes_on(asr, tmp_path):
+    (tmp_path / "config.yaml").write_text("{model: {loss: {ctc_weight: 0.3}, layers: 2}}")
+    for config, change in (("mini_librispeech", "model.loss.ctc_weight=0.125"), ("lm/books", "model.layers=9")):
+        result = asr("train", "--config", config, "--resume", f"run={tmp_path}", change)
+        assert result.returncode == 2
+        assert f"{change}: a run keeps what it began with" in result.stderr
+
+
 def test_going_on_and_beginning_anew_exclude_each_other(asr, trained):
     result = asr("train", "--config", "mini_librispeech", "--resume", "--init-from", trained)
     assert result.returncode == 2

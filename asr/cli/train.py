@@ -43,16 +43,19 @@ def train(
     from asr.config import compose
     from asr.training.config import TrainConfig
     from asr.training.fit import train as run_training
+    from asr.training.trainer import refuse_kept
     from asr.transcriber import checkpoint_file
 
     init_from = checkpoint_file(init_from) if init_from else None
     composed = compose(TrainConfig, config, overrides or [])
+    if resume:
+        refuse_kept(overrides or [], composed)
     if init_from:
-        _refuse_ignored(overrides or [], composed)
-    console.print(f"trained: {run_training(composed, resume, init_from, overrides or [])}")
+        _refuse_taken(overrides or [], composed)
+    console.print(f"trained: {run_training(composed, resume, init_from)}")
 
 
-def _refuse_ignored(overrides: list[str], config: TrainConfig) -> None:
+def _refuse_taken(overrides: list[str], config: TrainConfig) -> None:
     """Refuse changes to what a run takes from the model that it begins with."""
     for override in overrides:
         key = override.partition("=")[0]
@@ -77,9 +80,12 @@ def _is_language_model(config: Path) -> bool:
 def _train_language_model(config: str, overrides: list[str], resume: bool) -> None:
     from asr.config import compose
     from asr.training.language_model import LanguageModelRun, train_language_model
+    from asr.training.trainer import refuse_kept
     from asr.transcriber import checkpoint_file
 
     composed = compose(LanguageModelRun, config, overrides)
+    if resume:
+        refuse_kept(overrides, composed)
     source = checkpoint_file(composed.tokenizer_from)
     console.print(f"trained: {train_language_model(composed, source, resume)}")
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -53,7 +52,7 @@ from asr.training.nonfinite import SkipNonFinite
 from asr.training.progress import show_progress
 from asr.training.provenance import provenance, write_setup
 from asr.training.sharded import ShardedModule
-from asr.training.trainer import begin, go_on, hardware, keep_optimizer, make_trainer, refuse_ignored, tell_changes
+from asr.training.trainer import begin, go_on, hardware, keep_optimizer, make_trainer, tell_changes
 from asr.training.vocabulary import prepare_tokenizer
 
 log = logging.getLogger(__name__)
@@ -61,9 +60,7 @@ log = logging.getLogger(__name__)
 STATISTICS_UTTERANCES = 300  # enough for means and deviations of 80 bins; more changes them in the third digit
 
 
-def train(
-    config: TrainConfig, resume: bool = False, init_from: Path | None = None, overrides: Sequence[str] = ()
-) -> Path:
+def train(config: TrainConfig, resume: bool = False, init_from: Path | None = None) -> Path:
     """Train a recogniser.
 
     Args:
@@ -71,7 +68,6 @@ def train(
         resume: go on from the newest whole checkpoint of `config.run`, with everything that was going on.
         init_from: begin a new run with this checkpoint's weights and architecture; of `config.model` only loss and
             masks are then used, and `config.finetune` says what becomes of blocks and vocabulary.
-        overrides: what was changed by hand in `config`: with `resume` refused where a run keeps what it began with.
 
     Returns:
         The best model's file.
@@ -85,8 +81,6 @@ def train(
     """
     run = Path(config.run)
     begin(run, resume, config.training.seed)
-    if resume:
-        refuse_ignored(overrides, config, yaml.safe_load((run / "config.yaml").read_text()))
     config, model, data = _prepare(config, run, resume, init_from)
     scratch = Recognizer(model.config, model.tokenizer)
     restrict(model, config.finetune)

@@ -59,19 +59,21 @@ def tell_changes(config: Any, begun: Mapping[str, Any]) -> None:
             log.warning("%s is %s from here on, it was %s", name, value, before)
 
 
-def refuse_ignored(overrides: Sequence[str], config: Any, begun: Mapping[str, Any]) -> None:
-    """Refuse changes to what a run keeps as it began.
+def refuse_kept(overrides: Sequence[str], config: Any) -> None:
+    """Refuse changes to what a run that goes on keeps as it began.
 
     Args:
         overrides: the changes, as on the command line; those that say what the run has are welcome.
         config: composed with them.
-        begun: what RUN/config.yaml holds.
 
     Raises:
         ConfigError: it names the first of them.
     """
+    begun = Path(config.run) / "config.yaml"
+    if not begun.is_file():  # there is nothing to go on with, as `begin` says
+        return
     keys = tuple(f"{override.partition('=')[0]}." for override in overrides)
-    now, before = (_flat(settings) for settings in (yaml.safe_load(yaml.safe_dump(asdict(config))), begun))
+    now, before = (_flat(yaml.safe_load(text)) for text in (yaml.safe_dump(asdict(config)), begun.read_text()))
     for name, value in now.items():
         if f"{name}.".startswith(keys) and name.startswith(KEPT) and before.get(name, value) != value:
             raise ConfigError(

@@ -15,6 +15,7 @@ from asr.errors import ConfigError, DataError, StoppedError
 from asr.model.language_model_file import load_neural_language_model
 from asr.tokenizer import END
 from asr.training.language_model import LanguageModelModule, LanguageModelRun, train_language_model
+from asr.training.trainer import refuse_kept
 from asr.transcriber import EMBEDDED, Transcriber
 
 WORDS = ["the", "cat", "dog", "sat", "ate", "on", "a", "mat", "and", "log"]
@@ -66,6 +67,8 @@ def test_a_run_learns_and_its_perplexities_are_what_the_saved_model_gives(tmp_pa
     assert path.read_bytes() in [kept.read_bytes() for kept in (tmp_path / "run" / "best").iterdir()]
     with pytest.raises(ConfigError, match="holds a run already"):
         train_language_model(settings(tmp_path), EMBEDDED)
+    with pytest.raises(ConfigError, match=r"model\.layers=9: a run keeps what it began with"):
+        refuse_kept(["model.layers=9"], settings(tmp_path, "model.layers=9"))
 
 
 def test_many_small_batches_make_the_step_of_a_large_one(tmp_path):

@@ -22,6 +22,7 @@ from asr.training.config import OptimizerConfig
 from asr.training.fit import train
 from asr.training.optimizers import make_optimizer, make_schedule
 from asr.training.resume import AtomicCheckpointIO, KeepCheckpoints, RescaleSchedule, checkpoints_in, newest_whole
+from asr.training.trainer import refuse_kept
 
 SMALL = [override for override in TINY if "batch_seconds" not in override]
 STEPS = (
@@ -104,7 +105,8 @@ def test_a_run_folder_is_not_overwritten_and_must_hold_something_to_resume(eight
     for name, value in (("model.loss.ctc_weight", 0.125), ("optimizer.layer_decay", 0.5), ("finetune.lora_rank", 2)):
         changes = (*TINY, "training.epochs=2", f"{name}={value}")
         with pytest.raises(ConfigError, match=f"{name}={value}: a run keeps what it began with"):
-            train(composed("mini_librispeech", eight, tmp_path / "run", *changes), resume=True, overrides=changes)
+            refuse_kept(changes, composed("mini_librispeech", eight, tmp_path / "run", *changes))
+    refuse_kept((*TINY, "training.epochs=2"), composed("mini_librispeech", eight, tmp_path / "run", *TINY))
     shutil.rmtree(tmp_path / "run" / "checkpoints")  # which takes up most of the room
     with pytest.raises(ConfigError, match="holds a run already"):
         train(config)
