@@ -55,6 +55,7 @@ _FORMATS = {
     "commonvoice": _Format(read_common_voice, write_common_voice, frozenset({"speaker", "language"})),
 }
 FORMATS = tuple(_FORMATS)
+ROUNDED = 0.1  # seconds by which a stated duration may be short: manifests round, and MP3 is padded
 
 
 def read(path: Path, kind: str | None = None) -> Result:
@@ -106,9 +107,20 @@ def write(path: Path, utterances: Sequence[Utterance], kind: str | None = None) 
     form = _FORMATS[kind := kind or _guess_target(path)]
     if kind != "nemo" and (inside := next((u for u in utterances if MEMBER.fullmatch(u.audio_filepath)), None)):
         raise DataError(f"{inside.id}: lies in a tar shard, which {kind} cannot name: convert the unsharded manifest")
-    if "offset" not in form.carries and (inside := next((u for u in utterances if u.offset), None)):
-        raise DataError(f"{inside.id}: begins within its file, which {kind} cannot say: use kaldi, lhotse or nemo")
+    if "offset" not in form.carries and (inside := _part_of_a_file(utterances)):
+        raise DataError(f"{inside}, which {kind} cannot say: use kaldi, lhotse or nemo")
     return form.write(path, utterances)
+
+
+def _part_of_a_file(utterances: Sequence[Utterance]) -> str:
+    """Say which utterance is not the whole of its file, if there is one; audio that cannot be read is not judged."""
+    if inside := next((utterance for utterance in utterances if utterance.offset), None):
+        return f"{inside.id}: begins within its file"
+    said = {utterance.id: utterance.duration for utterance in utterances}
+    for whole in measure([replace(utterance, duration=0.0) for utterance in utterances], []):
+        if whole.duration > said[whole.id] + ROUNDED:
+            return f"{whole.id}: ends after {said[whole.id]:.2f} of the {whole.duration:.2f} s of its file"
+    return ""
 
 
 def not_carried(path: Path, utterances: Sequence[Utterance], kind: str | None = None) -> list[str]:
