@@ -390,6 +390,11 @@ def test_words_on_noise_are_counted(asr, trained, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "0.0 words/hour on recordings (0 in 0.00 h)" in result.stdout
     assert json.loads((tmp_path / "n.json").read_text())["synthetic"]["words_per_hour"] == 0
+    with open(tmp_path / "noise.jsonl", "a") as file:
+        file.write('{"audio_filepath": "gone.wav", "duration": 2.0}\n')
+    partly = asr("evaluate", "--non-speech", tmp_path / "noise.jsonl", "--model", trained)
+    assert (partly.returncode, partly.stdout) == (1, result.stdout)
+    assert f"error: {tmp_path / 'gone.wav'}: " in partly.stderr
     assert asr("evaluate", "--model", trained).returncode == 2
 
 

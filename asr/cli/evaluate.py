@@ -28,6 +28,7 @@ from asr.cli.terminal import (
     LanguageModelFile,
     Model,
     SearchSettings,
+    console,
     progress,
     search_settings,
 )
@@ -137,5 +138,8 @@ def _measure_non_speech(transcriber: Transcriber, recordings: Manifest, json_fil
     for row in result["results"] + result["synthetic"]["results"]:
         if row["text"]:
             typer.echo(f"  {row['id']}: {row['text']}")
+    for reason in result["unreadable"]:
+        console.print(f"error: {reason}", style="red")
     if json_file:
         write_json(json_file, result)
+    raise typer.Exit(1 if result["unreadable"] else 0)

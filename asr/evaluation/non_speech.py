@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.errors import DataError
+from asr.errors import AudioError, DataError
 from asr.manifest import Manifest
 from asr.samples import SAMPLE_RATE
 from asr.transcriber import Transcriber
@@ -55,20 +55,26 @@ def measure_non_speech(
         progress: called with 1 after each recording.
 
     Returns:
-        `words_per_hour` and `words` on the manifest and, under `synthetic`, on the signals made here; the settings; and
-        under `results` each recording with its words and the seconds that were decoded.
+        `words_per_hour` and `words` on the manifest and, under `synthetic`, on the signals made here; the settings;
+        under `results` each recording with its words and the seconds that were decoded; and under `unreadable` why a
+        recording could not be read.
 
     Raises:
         DataError: the manifest is empty.
-        AudioError: a file cannot be read.
+        AudioError: no recording can be read.
     """
     if not len(manifest):
         raise DataError("the manifest holds no recording")
     results: list[dict[str, Any]] = []
+    unreadable: list[str] = []
     for utterance in manifest:
-        waveform = utterance.waveform()
-        results.append({"id": utterance.id, **_heard(transcriber, waveform)})
+        try:
+            results.append({"id": utterance.id, **_heard(transcriber, utterance.waveform())})
+        except AudioError as error:
+            unreadable.append(str(error))
         progress(1)
+    if not results:
+        raise AudioError(unreadable[0])
     synthetic = [{"id": name, **_heard(transcriber, wave)} for name, wave in synthetic_signals().items()]
     return _rate(results) | {
         "synthetic": _rate(synthetic) | {"results": synthetic},
@@ -76,6 +82,7 @@ def measure_non_speech(
         "decoding": asdict(transcriber.options),
         "model": transcriber.name,
         "date": time.strftime("%Y-%m-%d"),
+        "unreadable": unreadable,
         "results": results,
     }
 

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 import asr
-from asr.errors import DataError
+from asr.errors import AudioError, DataError
 from asr.evaluation.non_speech import measure_non_speech, synthetic_signals
 from asr.manifest import Manifest, Utterance, write_manifest
 
@@ -50,6 +50,7 @@ def test_words_are_counted(english, data, signals, tmp_path):
     """Speech declared to be none is the only way to know that the count is not always nought."""
     soundfile.write(tmp_path / "rain.wav", signals["pink noise"], 16_000)
     rows = [
+        Utterance("gone", str(tmp_path / "gone.wav"), 1.0),
         Utterance("rain", str(tmp_path / "rain.wav"), 8.0),
         Utterance("talk", str(data / "1737-146161-0009.flac"), 2.175),
     ]
@@ -60,5 +61,8 @@ def test_words_are_counted(english, data, signals, tmp_path):
     assert result["words_per_hour"] == pytest.approx(len(heard) * 3600 / 10.175)
     assert [row["text"] for row in result["results"]] == ["", " ".join(heard)]
     assert result["synthetic"]["words"] == 0
+    assert [line.startswith(f"{tmp_path / 'gone.wav'}: ") for line in result["unreadable"]] == [True]
+    with pytest.raises(AudioError, match=r"gone.wav"):
+        measure_non_speech(english, Manifest.load(tmp_path / "noise.jsonl").select(np.array([True, False, False])))
     with pytest.raises(DataError, match="no recording"):
-        measure_non_speech(english, Manifest.load(tmp_path / "noise.jsonl").select(np.zeros(2, dtype=bool)))
+        measure_non_speech(english, Manifest.load(tmp_path / "noise.jsonl").select(np.zeros(3, dtype=bool)))
