@@ -18,7 +18,8 @@ class OptimizerConfig:
 
     name: str = "adamw"
     """`adamw` (Loshchilov and Hutter 2019, arXiv:1711.05101), or `muon` (Jordan et al. 2024; Liu et al. 2025,
-    arXiv:2502.16982): orthogonal updates for matrices, scaled like AdamW's, and AdamW for everything else."""
+    arXiv:2502.16982): orthogonal updates for matrices, scaled like AdamW's, and AdamW for everything else. Torch
+    computes them in bf16: on a CPU that has no such products, a step takes many times as long."""
     learning_rate: float = 2e-3
     """Peak learning rate."""
     warmup_steps: int = 1000
@@ -69,13 +70,15 @@ class TrainingConfig:
     validate_every: int = 1
     """Epochs from one validation to the next; the last is always validated."""
     patience: int = 0
-    """Validations without a lower word error rate after which the run ends; 0 never ends it early."""
+    """Validations without a lower word error rate (of characters, where texts hold no blanks) after which the run ends;
+    0 never ends it early."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints inside an epoch; there is one after each epoch as well."""
     keep_last: int = 2
     """Checkpoints to resume from that are kept; the older ones serve if the newest is damaged."""
     keep_best: int = 3
-    """Models by lowest word error rate that are kept in RUN/best, for `asr average`."""
+    """Models by lowest word error rate (of characters, where texts hold no blanks) that are kept in RUN/best, for
+    `asr average`."""
     most_skipped: int = 20
     """Steps in a row with a loss or gradient that is not finite, after which the run is given up."""
     check_after: int = 2000

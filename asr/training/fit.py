@@ -3,7 +3,7 @@
 RUN/config.yaml         the composed configuration
 RUN/environment.txt     Python, hardware, commit and the version of every package
 RUN/tokenizer.model     the vocabulary
-RUN/model.safetensors   the best model so far, by validation WER
+RUN/model.safetensors   the best model so far, by validation WER, or CER where texts hold no blanks
 RUN/best/               the best few, for `asr average`
 RUN/checkpoints/        everything, for --resume
 RUN/nonfinite.jsonl     utterances of steps that had to be skipped, if there were any
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,7 @@ def train(config: TrainConfig, resume: bool = False, init_from: Path | None = No
         run,
         config.training.keep_best,
         scratch,
-        ("wer", "cer"),
+        deciding_rates(references.values()),
         about,
         lambda path, about: checkpoints.save(path, scratch, about),
         merged,
@@ -179,16 +180,26 @@ def _budget(config: TrainConfig, model: Recognizer, run: Path, resume: bool) -> 
     return budget
 
 
+def deciding_rates(references: Iterable[str]) -> tuple[str, str]:
+    """Name the error rates, first the one that tells models apart.
+
+    Where most texts hold no blank, as in Chinese or Japanese, that is the one of characters: WER counts whole texts.
+    """
+    blanks = [" " in text.strip() for text in references]
+    return ("wer", "cer") if 2 * sum(blanks) >= len(blanks) else ("cer", "wer")
+
+
 class StopEarly(EarlyStopping):
     """End a run when validation has got no better for so many times, as its configuration says now.
 
     Args:
+        rate: what validation logs it as; the lower the better.
         patience: times.
     """
 
-    def __init__(self, patience: int) -> None:
+    def __init__(self, rate: str, patience: int) -> None:
         # Checked at validation: at the end of the epoch it would come after the checkpoint.
-        super().__init__("valid/wer", patience=patience, min_delta=1e-6, check_on_train_epoch_end=False)
+        super().__init__(rate, patience=patience, min_delta=1e-6, check_on_train_epoch_end=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best rate and the times since from the run that goes on, but not its patience."""
@@ -213,7 +224,7 @@ def _trainer(config: TrainConfig, run: Path, data: SpeechDataModule, export: Exp
     if training.average_decay:
         callbacks.append(RunningAverage(training.average_decay))
     if training.patience:
-        callbacks.append(StopEarly(training.patience))
+        callbacks.append(StopEarly(f"valid/{export.metrics[0]}", training.patience))
     callbacks += [
         export,
         Diagnosis(run, training.check_after),

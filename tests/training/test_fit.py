@@ -209,10 +209,22 @@ def test_lightning_requeues_nothing_under_slurm(tmp_path, monkeypatch):
 
 
 def test_patience_is_the_configurations_and_is_asked_at_validation():
-    stop = fit.StopEarly(6)
+    stop = fit.StopEarly("valid/wer", 6)
     assert not stop._check_on_train_epoch_end
-    stop.load_state_dict({**fit.StopEarly(2).state_dict(), "wait_count": 1})
+    stop.load_state_dict({**fit.StopEarly("valid/wer", 2).state_dict(), "wait_count": 1})
     assert (stop.patience, stop.wait_count) == (6, 1)
+
+
+def test_where_texts_hold_no_blanks_characters_choose_the_best_model(eight, tmp_path):
+    assert fit.deciding_rates(["one", "two words", "three of them"]) == ("wer", "cer")
+    eight.write_text(re.sub(r"(?<=[A-Z]) (?=[A-Z])", "", eight.read_text()))
+    train(composed("mini_librispeech", eight, tmp_path / "run", *TINY, "training.epochs=1", "training.patience=2"))
+    state = torch.load(checkpoints_in(tmp_path / "run" / "checkpoints")[0], weights_only=True)
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["valid/cer"])
+    assert row["valid/cer"] != row["valid/wer"] == "1.0"
+    assert state["callbacks"]["ExportBest"]["best"]["epoch-001.safetensors"] == float(row["valid/cer"])
+    assert "valid/cer" in next(name for name in state["callbacks"] if name.startswith("StopEarly"))
 
 
 def test_a_fine_tuning_without_a_model_to_begin_with_is_refused(eight, tmp_path):
