@@ -25,7 +25,7 @@ class Step:
     Args:
         stage: one of `STAGES`.
         command: what follows `asr` on the command line.
-        products: the files it makes.
+        products: the files it makes; a last one that ends in `.done` is `run_step`'s note of the command.
         newer_than: files that the products must not be older than.
         made_from: files of which it is only said if the products are older.
     """
@@ -38,8 +38,17 @@ class Step:
 
     @property
     def done(self) -> bool:
-        """Tell whether there is nothing left to do."""
-        return all(product.is_file() for product in self.products) and not self.is_older_than(self.newer_than)
+        """Tell whether there is nothing left to do; what another search measured does not count."""
+        if not all(product.is_file() for product in self.products) or self.is_older_than(self.newer_than):
+            return False
+        return self.stage != "evaluate" or self.made_by_another is None
+
+    @property
+    def made_by_another(self) -> str | None:
+        """Give the command that ended the stage, if its settings were not those of this step."""
+        made = json.loads(self.products[-1].read_text(encoding="utf-8"))["command"][1:]
+        same = [word for word in made if word != "--resume"] == [word for word in self.command if word != "--resume"]
+        return None if same else shlex.join(["asr", *made])
 
     def is_older_than(self, sources: Sequence[Path]) -> bool:
         """Tell whether a product is older than one of these files."""
@@ -77,7 +86,8 @@ def plan(
         if manifest.stem != "train":
             result = run / "results" / f"{manifest.stem}.json"
             command = ["evaluate", "--model", str(model), "--manifest", str(manifest), *search]
-            steps.append(Step("evaluate", [*command, "--json", str(result)], [result], newer_than=(model, manifest)))
+            made = [result, result.with_suffix(".done")]
+            steps.append(Step("evaluate", [*command, "--json", str(result)], made, newer_than=(model, manifest)))
     return steps
 
 
@@ -88,13 +98,6 @@ def show(steps: Sequence[Step]) -> list[str]:
         lines.append(f"{step.stage}: {'skipped, done already' if step.done else shlex.join(['asr', *step.command])}")
         lines += [f"    -> {product}" for product in step.products]
     return lines
-
-
-def _other_command(step: Step) -> str | None:
-    """Give the command that training was ended by, if its settings were not those of this step."""
-    made = json.loads(step.products[-1].read_text(encoding="utf-8"))["command"][1:]
-    same = [word for word in made if word != "--resume"] == [word for word in step.command if word != "--resume"]
-    return None if same else shlex.join(["asr", *made])
 
 
 def run_step(step: Step) -> None:
@@ -109,7 +112,7 @@ def run_step(step: Step) -> None:
     names = ", ".join(map(str, step.products))
     if step.done:
         say(f"{step.stage}: skipped, {names} {'is' if len(step.products) == 1 else 'are'} there")
-        if step.stage == "train" and (other := _other_command(step)):
+        if step.stage == "train" and (other := step.made_by_another):
             say(f"  made by another command, {other}; for a new run name another run=FOLDER")
         if step.is_older_than(step.made_from):
             say("  its data have changed since; for a new run name another run=FOLDER")
@@ -131,7 +134,7 @@ def run_step(step: Step) -> None:
         raise KeyboardInterrupt
     if code:
         raise DataError(f"stage {step.stage} failed with exit code {code}; the message above says why")
-    if step.stage == "train":  # the model is there from the first validation on: only this says that training ended
+    if step.products[-1].suffix == ".done":  # a model is there from the first validation on: this says that it ended
         write_file(step.products[-1], json.dumps({"command": ["asr", *step.command]}) + "\n")
     if not step.done:
         raise DataError(f"stage {step.stage} made no {names}")

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,6 +97,9 @@ def test_from_corpus_to_error_rate(tmp_path: Path, digits: Path, monkeypatch: py
     assert [told.count(f"{stage}: skipped") for stage in ("prepare", "tokenizer", "train", "evaluate")] == [1, 1, 1, 2]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
     assert "made by another command" not in told
+    _, _, told = asr(*line, "decoding=attention", "--stage", "evaluate")
+    assert "skipped" not in told
+    assert json.loads(Path("run/spoken_digits/results/test.json").read_text())["decoding"]["mode"] == "attention"
     told = asr(*line, "training.epochs=7", "--stage", "train")[2]
     assert "made by another command, asr train --config spoken_digits model.encoder.layers=1" in " ".join(told.split())
 
@@ -138,10 +142,14 @@ def test_a_model_is_measured_by_the_search_of_its_run() -> None:
 def test_results_of_an_older_model_are_measured_again(tmp_path: Path) -> None:
     model, result = tmp_path / "model.safetensors", tmp_path / "results" / "dev.json"
     result.parent.mkdir()
-    step = Step("evaluate", ["evaluate"], [result], newer_than=(model,))
+    made = [result, result.with_suffix(".done")]
+    step = Step("evaluate", ["evaluate"], made, newer_than=(model,))
     assert not step.done
     result.touch()
+    assert not step.done
+    made[1].write_text('{"command": ["asr", "evaluate"]}')
     assert step.done
+    assert not replace(step, command=["evaluate", "--decoding", "joint"]).done  # of another search
     model.touch()
     os.utime(result, (0, 0))
     assert not step.done
@@ -156,6 +164,7 @@ def test_data_that_changed_are_measured_anew_and_a_model_that_never_heard_them_s
     (run / "results").mkdir()
     (run / "results" / "dev.json").touch()
     steps = plan("custom", tmp_path / "more", data, run, [], [])
+    steps[3].products[1].write_text(json.dumps({"command": ["asr", *steps[3].command]}))
     assert [step.done for step in steps] == [True] * 4
     for manifest in data.iterdir():
         os.utime(manifest, (2**31, 2**31))
