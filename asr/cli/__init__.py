@@ -67,7 +67,8 @@ def main() -> None:
             utf_8 = not stream.isatty() and "PYTHONIOENCODING" not in os.environ
             stream.reconfigure(encoding="utf-8" if utf_8 else None, errors="replace")
     if threading.current_thread() is threading.main_thread():  # so that all is put in order
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        for name in {"SIGTERM", "SIGUSR1"} & set(signal.Signals.__members__):
+            signal.signal(signal.Signals[name], lambda number, _: sys.exit(128 + number))
     try:
         app()
     except StoppedError as stopped:

@@ -23,6 +23,8 @@ from asr.files import replacing
 
 log = logging.getLogger(__name__)
 
+ONE_STOP = 2.0  # seconds: schedulers, launchers and `asr recipe` pass a signal on that the group has got already
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write beside the file, then rename; a full disk costs that checkpoint, not the run."""
@@ -41,7 +43,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class KeepCheckpoints(Callback):
     """Save RUN/checkpoints/step-N.ckpt; it must be the last callback, so that the others have done their part.
 
-    The first SIGTERM or Ctrl-C lets the step come to its end, saves, and stops; the second stops at once.
+    The first SIGTERM or Ctrl-C lets the step come to its end, saves, and stops; another, seconds later, stops at once.
 
     Args:
         folder: where to.
@@ -54,6 +56,7 @@ class KeepCheckpoints(Callback):
         self.minutes = minutes
         self.keep = keep
         self.signal = 0
+        self.signalled_at = 0.0
         self.saved_at = time.monotonic()
         self.step = 0
 
@@ -105,8 +108,10 @@ class KeepCheckpoints(Callback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
-            raise KeyboardInterrupt
-        self.signal = number
+            if time.monotonic() - self.signalled_at > ONE_STOP:
+                raise KeyboardInterrupt
+            return
+        self.signal, self.signalled_at = number, time.monotonic()
         log.warning("stopping after this step; once more to stop at once")
 
     def _stop(self, saved: bool) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -209,23 +210,24 @@ def test_a_stage_that_makes_nothing_is_a_failure(tmp_path: Path) -> None:
         run_step(Step("prepare", ["--help"], [tmp_path / "train.jsonl"]))
 
 
-def test_a_recipe_that_is_told_to_stop_stops_its_stage(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_recipe_that_is_told_to_stop_stops_its_stage(tmp_path: Path, number: int, code: int) -> None:
     (tmp_path / "asr.py").write_text("raise SystemExit('the folder at hand is not where programs come from')")
     mark = tmp_path / "alive"
-    code = (
-        "import signal, subprocess, sys, asr.stages as r\n"
-        "signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))\n"
+    program = (
+        "import subprocess, asr.cli as cli, asr.stages as r\n"
         "class Popen(subprocess.Popen):\n"
         "    def __init__(self, command):\n"
         f"        child = \"import time, pathlib; pathlib.Path('{mark}').touch(); time.sleep(60)\"\n"
         "        super().__init__([*command[:2], '-c', child])\n"
         "r.subprocess = type('S', (), {'Popen': Popen})\n"
         "import pathlib\n"
-        "r.run_step(r.Step('prepare', ['prepare'], [pathlib.Path('never')]))\n"
+        "cli.app = lambda: r.run_step(r.Step('prepare', ['prepare'], [pathlib.Path('never')]))\n"
+        "cli.main()\n"
     )
-    process = subprocess.Popen([sys.executable, "-P", "-c", code], cwd=tmp_path)
+    process = subprocess.Popen([sys.executable, "-P", "-c", program], cwd=tmp_path)
     until = time.monotonic() + 60
     while not mark.exists() and time.monotonic() < until:
         time.sleep(0.1)
-    process.terminate()
-    assert process.wait(20) == 143  # the child would have slept for a minute
+    process.send_signal(number)
+    assert process.wait(20) == code  # the child would have slept for a minute

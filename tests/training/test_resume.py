@@ -212,6 +212,16 @@ def test_a_stop_on_the_last_step_of_an_epoch_leaves_out_no_validation(eight, tmp
         ]
 
 
+def test_one_stop_that_comes_twice_still_saves_and_another_does_not(tmp_path, monkeypatch):
+    keep = KeepCheckpoints(tmp_path, 10.0, 2)
+    keep._note(signal.SIGTERM, None)
+    keep._note(signal.SIGTERM, None)  # the launcher passes on what the whole group has got
+    assert keep.signal == signal.SIGTERM
+    monkeypatch.setattr("asr.training.resume.ONE_STOP", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        keep._note(signal.SIGTERM, None)
+
+
 def test_the_last_epoch_is_validated_whatever_the_interval(eight, tmp_path):
     steps = ("training.epochs=3", "training.validate_every=2", *TINY)
     train(composed("mini_librispeech", eight, tmp_path / "run", *steps))
