@@ -94,7 +94,8 @@ def compose(schema: type[Schema], name: str, overrides: Sequence[str] = ()) -> S
         if not own.is_file():
             raise ConfigError(f"{name}: no such configuration file")
         folder, entry = own.resolve().parent, own.stem
-        search = [f"hydra.searchpath=[file://{conf}]"]
+        quoted = str(conf).replace("\\", "\\\\").replace("'", "\\'")  # the grammar of overrides has marks of its own
+        search = [f"hydra.searchpath=['file://{quoted}']"]
     else:
         known = [path.stem for path in (conf / "recipe").glob("*.yaml")]
         known += [f"lm/{path.stem}" for path in (conf / "lm").glob("*.yaml")]

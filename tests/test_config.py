@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def test_a_file_of_ones_own_may_use_the_shipped_parts(tmp_path: Path):
     own.write_text("defaults: [/schema, _self_]\ndata: {trian: [a]}\n")
     with pytest.raises(ConfigError, match=r"did you mean 'data\.train'"):
         compose(TrainConfig, str(own))
+
+
+def test_the_package_may_lie_under_any_folder(tmp_path, monkeypatch):
+    conf = tmp_path / "jürgen's a,b (1)&#" / "conf"
+    shutil.copytree(resource("conf"), conf)
+    monkeypatch.setattr("asr.config.resource", lambda name: conf)
+    (tmp_path / "own.yaml").write_text("defaults: [/schema, {/model: conformer_xs}, _self_]\nrun: elsewhere\n")
+    assert compose(TrainConfig, str(tmp_path / "own.yaml")).model.encoder.subsampling == 8
 
 
 def test_a_file_without_the_schema_is_checked_all_the_same(tmp_path: Path):
