@@ -9,6 +9,7 @@ from typing import Any
 
 from asr.errors import CheckpointError
 from asr.model import checkpoint
+from asr.model.config import ModelConfig
 from asr.model.recognizer import Recognizer
 
 
@@ -29,12 +30,19 @@ def average(paths: Sequence[Path]) -> tuple[Recognizer, dict[str, Any]]:
     total = {name: weight.double() for name, weight in model.state_dict().items()}
     for path in paths[1:]:
         other, _ = checkpoint.load(path)
-        # Losses and masks are of training alone.
-        alike = replace(other.config, loss=model.config.loss, spec_augment=model.config.spec_augment)
-        if alike != model.config or other.tokenizer.model != model.tokenizer.model:
+        if _when_used(other) != _when_used(model):
             raise CheckpointError(f"{path}: has another architecture or tokenizer than {paths[0]}")
         for name, weight in other.state_dict().items():
             total[name] += weight
     model.load_state_dict({name: (weight / len(paths)).float() for name, weight in total.items()})
     about = {key: value for key, value in about.items() if key != "metrics"}
     return model, about | {"averaged": [path.name for path in paths]}
+
+
+def _when_used(model: Recognizer) -> tuple[ModelConfig, bytes, str]:
+    """Give what a model is when it is used: losses, masks and what is dropped are of training alone."""
+    config, usual = model.config, ModelConfig()
+    encoder = replace(config.encoder, dropout=0.0, stochastic_depth=0.0, activation_checkpointing=False)
+    decoder = replace(config.decoder, dropout=0.0)
+    used = replace(config, encoder=encoder, decoder=decoder, loss=usual.loss, spec_augment=usual.spec_augment)
+    return used, model.tokenizer.model, model.tokenizer.normalizer.name
