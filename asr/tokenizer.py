@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,9 @@ class Tokenizer:
         return self._pieces.encode(self.normalizer(text))
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Turn token ids back into text; special tokens and spaces around the text leave no trace."""
-        return self._pieces.decode([token for token in tokens if token >= SPECIALS]).strip()
+        """Turn token ids back into text; special tokens, and spaces but for one between words, leave no trace."""
+        text = self._pieces.decode([token for token in tokens if token >= SPECIALS])
+        return re.sub(" +", " ", text).strip()
 
     def piece(self, token: int) -> str:
         """Return one token as it is written in the vocabulary; a word's start is marked by WORD_START."""
@@ -145,6 +147,7 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
             unk_id=UNKNOWN,
             bos_id=START,
             eos_id=END,
+            max_sentence_length=1 << 30,  # the highest: longer texts than this are dropped without a word
             num_threads=1,  # more threads would make the order of ties, and so the vocabulary, a matter of luck
             minloglevel=2,
             use_all_vocab=config.kind == "char",  # else characters beyond `vocab_size` would be unknown
@@ -167,7 +170,7 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
     from sentencepiece import sentencepiece_model_pb2  # needs protobuf, and only fine-tuning needs this
 
     known = set(tokenizer.pieces)
-    written = {character for text in texts for character in tokenizer.normalizer(text) if not character.isspace()}
+    written = {character for text in texts for character in tokenizer.normalizer(text) if character != " "}
     model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)  # type: ignore[attr-defined]
     lowest = min(piece.score for piece in model.pieces)
     for number, character in enumerate(sorted(written - known), start=1):

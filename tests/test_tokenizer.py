@@ -3,7 +3,17 @@ from __future__ import annotations
 import pytest
 
 from asr.errors import CheckpointError, ConfigError, DataError
-from asr.tokenizer import BLANK, END, SPECIALS, START, UNKNOWN, Tokenizer, TokenizerConfig, train_tokenizer
+from asr.tokenizer import (
+    BLANK,
+    END,
+    SPECIALS,
+    START,
+    UNKNOWN,
+    Tokenizer,
+    TokenizerConfig,
+    extend_tokenizer,
+    train_tokenizer,
+)
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe", "char"])
@@ -25,7 +35,17 @@ def test_characters_have_one_token_each(tokenizer):
 
 
 def test_an_unseen_character_is_unknown_and_vanishes_from_the_text(tokenizer):
-    assert tokenizer.decode(tokenizer.encode("knit \u65e5 two")).split() == ["knit", "two"]
+    assert tokenizer.decode(tokenizer.encode("knit \u65e5 two")) == "knit two"
+
+
+def test_long_texts_count():
+    assert UNKNOWN not in train_tokenizer(["a b c", "xyz " * 1100], TokenizerConfig(kind="char")).encode("xyz")
+
+
+def test_spaces_that_are_not_blanks_are_characters():
+    tokenizer = train_tokenizer(["un deux"], TokenizerConfig(kind="char", normalizer="none"))
+    larger = extend_tokenizer(tokenizer, ["un\u00a0!"])
+    assert larger.decode(larger.encode("un\u00a0!")) == "un\u00a0!"
 
 
 def test_wrong_input_is_refused():

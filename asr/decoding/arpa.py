@@ -162,14 +162,19 @@ def _sections(lines: Iterator[str], ids: dict[str, int]) -> Iterator[NGrams]:
         yield NGrams(contexts, words[-1], log_probs, backoffs)
 
 
+def _fields(line: str) -> list[str]:
+    """Split at blanks, tabs and line ends alone: other spaces, such as French has before its marks, are tokens."""
+    return [field for field in line.replace("\t", " ").replace("\n", " ").split(" ") if field]
+
+
 def _section(
     lines: list[str], order: int, ids: dict[str, int]
 ) -> tuple[list[NDArray[np.int64]], NDArray[np.float64], NDArray[np.float64]]:
     """Read the token ids column by column, the log-probabilities and the backoffs."""
-    fields = " ".join(lines).split()
+    fields = _fields(" ".join(lines))
     width = order + 2
     if len(fields) != width * len(lines):  # some or all lines come without a backoff weight
-        rows = [line.split() for line in lines]
+        rows = [_fields(line) for line in lines]
         if not {len(row) for row in rows} <= {width - 1, width}:
             raise ValueError(f"a line of the {order}-grams has the wrong number of words")
         fields = [field for row in rows for field in (row if len(row) == width else [*row, "0"])]
