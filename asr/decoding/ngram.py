@@ -60,6 +60,7 @@ class NGramLanguageModel:
         for order, grams in enumerate(orders, start=1):
             nodes = self._add(order, grams, nodes)
         self._tokens = (self._keys % vocabulary).astype(np.int32)
+        self._log_probs[self._tokens == START] = UNSEEN  # KenLM's files give it 1, though it follows on nothing
         bounds = np.searchsorted(self._keys, np.arange(self.states + 1) * vocabulary)
         first = slice(bounds[1])  # the unigrams
         self._unigrams = np.full(vocabulary, UNSEEN, dtype=np.float32)

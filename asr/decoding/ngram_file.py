@@ -72,6 +72,8 @@ def read_ngrams(path: Path | str, tokenizer: Tokenizer) -> list[NGrams]:
     try:
         ids = _ids(json.loads(metadata[FORMAT])["pieces"], tokenizer)
         orders = sum(name.startswith("tokens.") for name in tensors)
+        if not orders:
+            raise ValueError("it has no n-grams")
         return [_order(tensors, n, orders, ids) for n in range(1, orders + 1)]
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: the n-gram model is damaged: {error}") from error

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -211,6 +212,9 @@ def test_compact_files_that_do_not_fit_are_refused(tmp_path):
         save_file(good | change, path, metadata)
         with pytest.raises(ConfigError, match="damaged"):
             load_language_model(str(path), TOKENIZER)
+    save_file({"x": np.zeros(1)}, path, metadata)
+    with pytest.raises(ConfigError, match="it has no n-grams"):
+        load_language_model(str(path), TOKENIZER)
     save_file(good, path, {"asr-ngram-1": "[" * 100_000})
     with pytest.raises(ConfigError, match="damaged"):
         load_language_model(str(path), TOKENIZER)
@@ -250,6 +254,27 @@ def test_a_file_holds_what_was_written_and_the_same_bytes_each_time(tmp_path):
         np.testing.assert_array_equal(one.tokens, other.tokens)
         np.testing.assert_allclose(one.log_probs, other.log_probs, atol=1e-5)
         np.testing.assert_allclose(one.backoffs, other.backoffs, atol=1e-5)
+
+
+def test_spaces_that_are_not_blanks_are_tokens_of_a_file(tmp_path):
+    tokenizer = train_tokenizer(["un deux\u00a0! oui"], TokenizerConfig(kind="char", normalizer="none"))
+    orders = estimate([tokenizer.encode("deux\u00a0! oui")], 3, len(tokenizer))
+    write_arpa(tmp_path / "lm.arpa", orders, tokenizer)
+    back = read_arpa(tmp_path / "lm.arpa", tokenizer)
+    assert [list(grams.tokens) for grams in back] == [list(grams.tokens) for grams in orders]
+
+
+def test_kenlms_start_of_a_sentence_is_never_likely(tmp_path):
+    orders = estimate(ENCODED, 3, V)
+    write_arpa(tmp_path / "lm.arpa", orders, TOKENIZER)
+    text = (tmp_path / "lm.arpa").read_text()
+    (tmp_path / "lm.arpa").write_text(re.sub(r"(?m)^\S+\t<s>\t", "0\t<s>\t", text, count=1))
+    lm = NGramLanguageModel(read_arpa(tmp_path / "lm.arpa", TOKENIZER), V)
+    for first in (None, *TOKENIZER.encode("cat")):
+        log_probs, state = lm.start(1, CPU)
+        if first is not None:
+            log_probs, _ = lm.step(torch.tensor([first]), state)
+        assert float(log_probs.exp().sum()) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_a_file_without_backoff_weights_is_read(tmp_path):
