@@ -161,7 +161,7 @@ def change_speed(waveform: Waveform, factor: float) -> Waveform:
 
     Args:
         waveform: mono samples, shape (S,), float32.
-        factor: 1.1 is ten per cent faster; rounded to a hundredth.
+        factor: 1.1 is ten per cent faster; in hundredths.
 
     Returns:
         Samples, shape (about S / factor,), float32; the input itself when the factor is 1.

@@ -60,8 +60,8 @@ class DataConfig:
             raise ConfigError(f"data.batch_seconds must be a number or auto, got {self.batch_seconds!r}")
         if self.max_seconds <= 0 or (not isinstance(self.batch_seconds, str) and self.batch_seconds <= 0):
             raise ConfigError("data.batch_seconds and data.max_seconds must be over 0")
-        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
-            raise ConfigError(f"data.speeds must be one or more factors in 0.5..2, got {self.speeds}")
+        if not self.speeds or not all(0.5 <= speed <= 2 and round(speed, 2) == speed for speed in self.speeds):
+            raise ConfigError(f"data.speeds must be one or more factors in 0.5..2, in hundredths, got {self.speeds}")
         if not 0 <= self.workers <= MOST_WORKERS:
             raise ConfigError(f"data.workers must lie in 0..{MOST_WORKERS}, got {self.workers}")
 

@@ -229,7 +229,8 @@ def test_long_utterances_are_left_out_of_training_and_counted(data, tokenizer, m
 
 
 @pytest.mark.parametrize(
-    "values", [{"speeds": []}, {"speeds": [3.0]}, {"batch_seconds": 0}, {"workers": -1}, {"workers": 257}]
+    "values",
+    [{"speeds": []}, {"speeds": [3.0]}, {"speeds": [1.004]}, {"batch_seconds": 0}, {"workers": -1}, {"workers": 257}],
 )
 def test_nonsense_is_refused(values):
     with pytest.raises(ConfigError, match="data"):
