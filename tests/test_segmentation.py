@@ -180,6 +180,28 @@ def test_what_a_cut_leaves_over_of_a_stretch_is_judged_with_it(lead):
     assert spoken >= (lead + 48) * FRAME
 
 
+def test_speech_is_not_outvoted_by_doubtful_sounds_that_follow_at_once():
+    rates = np.r_[np.full(94, 0.98), np.full(150, 0.5)]
+    waveform = np.random.default_rng(0).normal(scale=0.1, size=len(rates) * FRAME).astype(np.float32)
+    assert [chunk.speech for chunk in plan_chunks(blocks(waveform), Rated(rates))] == [True]
+
+
+@pytest.mark.parametrize("name", ["1737-146161-0010", "6848-252323-0001"])
+@pytest.mark.parametrize("decibels", [10, 15])
+def test_speech_beside_a_buzz_that_passes_for_a_voice_is_heard(decibels, name, data, voice):
+    speech = soundfile.read(data / f"{name}.flac", dtype="float32")[0][: 7 * SAMPLE_RATE // 2]
+    time = np.arange(10 * SAMPLE_RATE) / SAMPLE_RATE
+    phase = 2 * np.pi * np.cumsum(120 + 18 * np.sin(2 * np.pi * 0.7 * time)) / SAMPLE_RATE
+    buzz = (np.sin(phase) + np.sin(2 * phase) / 2) * (0.5 + 0.5 * np.sin(2 * np.pi * 4 * time))
+    buzz *= np.sqrt(np.square(speech).mean() / np.square(buzz).mean() / 10 ** (decibels / 10))
+    over, then = buzz.copy(), np.r_[speech, buzz].astype(np.float32)
+    over[: len(speech)] += speech
+    for waveform in (over.astype(np.float32), then):
+        heard = [chunk for chunk in plan_chunks(blocks(waveform), voice) if chunk.speech]
+        assert heard
+        assert (heard[0].start, heard[-1].end > 3.4) == (0, True)
+
+
 def test_noise_that_follows_on_speech_for_long_is_still_noise():
     rates = np.r_[np.full(590, 0.95), np.full(8, 0.1), np.full(400, 0.62)]
     waveform = np.random.default_rng(0).normal(scale=0.1, size=len(rates) * FRAME).astype(np.float32)
