@@ -5,6 +5,7 @@ Neither needs an ffmpeg program.
 
 Half a file must never pass for a whole one, so truncation is an error wherever the format lets it be seen. It cannot be
 seen in mp3 and other bare packet streams without a length header, nor in a PCM file with a placeholder for its length.
+A second recording behind the first is an error, too, where only the first would be read (see `asr.truncation`).
 """
 
 from __future__ import annotations
@@ -27,15 +28,13 @@ from numpy.typing import NDArray
 from asr.containers import open_container
 from asr.errors import AudioError
 from asr.samples import BLOCK, MISSING_SECONDS, RATES, SAMPLE_RATE, Audio, Opened, Source, checked_audio
+from asr.truncation import cut_short, damage_seen
 
 LOUDEST = 100.0  # of full scale; beyond it are damage, and integers that were made floats without being scaled
 CANCELLED = 0.01  # of the energy that the mean of channels has if only one of them sounds; below, they cancel out
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for a length that is not in the header
-OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the largest page
 # An audio file that lies within a tar shard: where it begins and how long it is, in bytes (see asr.shards).
 MEMBER = re.compile(r"(?P<shard>.+\.tar):(?P<start>[0-9]{1,15}):(?P<size>[0-9]{1,12})", re.DOTALL)
-# How libsndfile logs the lengths in the headers of wav, aiff, au, rf64 and w64 when less than that is there.
-ANNOUNCED = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
 
 
 def load(source: Source, offset: float = 0.0, duration: float | None = None) -> Audio:
@@ -195,10 +194,10 @@ def _open(source: Source, offset: float = 0.0, seconds: float | None = None) -> 
     try:
         with ExitStack() as stack:
             file = stack.enter_context(open_file(source))
-            damage = _cut_page(source, file)
+            damage = damage_seen(source, file)
             if (sound := _open_soundfile(file)) is not None:
                 stack.enter_context(sound)
-                damage = damage or _cut_short(source, sound)
+                damage = damage or cut_short(source, sound)
                 rate, channels, length = sound.samplerate, sound.channels, sound.frames / sound.samplerate
                 blocks = _read_soundfile(source, file, sound, offset, seconds)
             else:
@@ -311,29 +310,6 @@ def _is_mp3_of_unknown_length(file: BinaryIO) -> bool:
         file.seek(sum(byte << shift for byte, shift in zip(start[6:], (21, 14, 7, 0), strict=True)), os.SEEK_CUR)
     start += file.read(4096)
     return not any(header in start for header in (b"Xing", b"Info"))
-
-
-def _cut_page(source: str | Path, file: BinaryIO) -> AudioError | None:
-    """Tell whether an Ogg file ends within a page; libsndfile and ffmpeg only drop that page."""
-    if file.read(4) == b"OggS":
-        file.seek(max(0, file.seek(0, os.SEEK_END) - OGG_PAGE))
-        page = (tail := file.read())[tail.rfind(b"OggS") :]
-        # The header counts the segments in its byte 26, and their lengths follow.
-        if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-            return AudioError.damaged(source, "its last page is cut")
-    return None
-
-
-def _cut_short(source: str | Path, sound: soundfile.SoundFile) -> AudioError | None:
-    """Tell whether a PCM file ends before its header says so; libsndfile only notes it."""
-    for announced, there in (map(int, found) for found in ANNOUNCED.findall(sound.extra_info)):
-        # Programs that write to a pipe announce about 2 or 4 GiB, which means that they do not know.
-        placeholder = announced > 1 << 30 and (announced + (1 << 16)) % (1 << 31) < 1 << 17
-        seconds = sound.frames / sound.samplerate
-        missing = seconds * (announced / max(there, 1) - 1)
-        if missing > MISSING_SECONDS and not placeholder:
-            return AudioError.truncated(source, seconds + missing, seconds)
-    return None
 
 
 def _followed_by(blocks: Iterator[NDArray[np.float32]], damage: AudioError) -> Iterator[NDArray[np.float32]]:

@@ -498,6 +498,21 @@ def test_joined_recordings_are_not_cut_off_silently(tmp_path: Path, encode: Enco
     _refused(path, "more than one recording")
 
 
+@pytest.mark.parametrize("name", ["16.wav", "16.aiff"])
+def test_sound_behind_what_a_header_announces_is_not_left_out_silently(
+    tmp_path: Path, encode: Encode, name: str
+) -> None:
+    whole, path = encode(name).read_bytes(), tmp_path / name
+    path.write_bytes(whole * 2)
+    _refused(path, "goes on after the sound that its header states")
+    size = whole.index(b"data" if name == "16.wav" else b"SSND") + 4
+    order = "<I" if name == "16.wav" else ">I"
+    path.write_bytes(whole[:size] + struct.pack(order, len(SPEECH) // 5) + whole[size + 4 :])
+    _refused(path, "goes on after the sound that its header states")
+    path.write_bytes(whole + struct.pack(f"{order[0]}4sI", b"id3 ", 90_001) + bytes(90_001))  # a picture
+    assert np.array_equal(audio.load_mono(path), audio.load_mono(encode(name)))
+
+
 def test_chained_ogg_is_read_whole(tmp_path: Path, encode: Encode) -> None:
     path = tmp_path / "chained.ogg"
     soundfile.write(tmp_path / "second.ogg", -SPEECH, 16_000, compression_level=0.0)
