@@ -49,7 +49,7 @@ def load(
 
     Raises:
         asr.errors.CheckpointError: the checkpoint cannot be read.
-        asr.errors.ConfigError: there is no such device or mode.
+        asr.errors.ConfigError: there is no such device or mode, or a file that the mode names cannot be read.
     """
     from asr.transcriber import Transcriber
 
