@@ -22,7 +22,7 @@ from asr.evaluation.text_files import read_texts
 from asr.transcriber import Transcriber
 from asr.transcript import Segment, Span, Transcript, Word
 from asr.writers import subtitles
-from asr.writers.subtitles import SubtitleOptions, make_cues
+from asr.writers.subtitles import SHORTEST_CUE, SubtitleOptions, make_cues
 
 WORDS = (
     Word("grüße", 0.1, 0.45678, 0.98765),
@@ -273,7 +273,7 @@ OPTIONS = st.builds(
     st.integers(1, 60),
     st.integers(1, 3),
     st.sampled_from((0.5, 3.0, 7.0)),
-    st.sampled_from((0.0, 0.1)),
+    st.sampled_from((0.0, 0.1, 1.0)),
 )
 
 
@@ -290,7 +290,10 @@ def test_cues_keep_every_word_and_every_rule(transcript: Transcript, options: Su
         if any(" " in line for line in cue.lines):  # more than a single long word
             assert len(cue.lines) <= options.max_line_count
     for before, after in pairwise(cues):
-        assert after.start - before.end >= 1000 * options.min_gap
+        room = after.start - before.start
+        assert after.start - before.end >= min(1000 * options.min_gap, room // 4)
+        assert before.end - before.start >= min(0.75 * room, 1000 * SHORTEST_CUE, 1000 * options.max_cue_seconds)
+    assert all(cue.end <= max(round(1000 * transcript.duration), cue.start + 1) for cue in cues)
 
 
 @settings(deadline=None)
@@ -329,6 +332,15 @@ def test_a_short_cue_stays_for_a_second_if_there_is_time() -> None:
     assert (last.start, last.end) == (500, 1100)  # the audio ends there
     first = make_cues(speech("yes no", 0.1, pause_after="yes", pause=3.0), SubtitleOptions())[0]
     assert (first.start, first.end) == (500, 1500)
+
+
+def test_a_gap_takes_no_more_than_a_quarter_of_the_time() -> None:
+    words = Word("a", 1.0, 1.06, 0.5), Word("beautiful", 1.06, 1.6, 0.5)
+    transcript = Transcript("a", 1.6, (Segment("a beautiful", 1.0, 1.6, (), 0.0, words=words),), (), "tiny")
+    cues = make_cues(transcript, SubtitleOptions(max_line_width=10, max_line_count=1))
+    assert [(cue.start, cue.end) for cue in cues] == [(1000, 1045), (1060, 1600)]
+    cues = make_cues(speech(SPOKEN), SubtitleOptions(max_cue_seconds=1.0, min_gap=1.0))
+    assert min(cue.end - cue.start for cue in cues) >= 225  # of a word that lasts 300
 
 
 def test_subtitles_without_word_times_share_the_segment_by_letters() -> None:

@@ -69,7 +69,7 @@ MaxLineCount = Annotated[
 MaxCueSeconds = Annotated[
     float, typer.Option("--max-cue-seconds", help="Subtitles: longest that lines stay on the screen.")
 ]
-MinGap = Annotated[float, typer.Option("--min-gap", help="Subtitles: least seconds between two cues.")]
+MinGap = Annotated[float, typer.Option("--min-gap", help="Subtitles: least seconds between two cues if there is time.")]
 
 
 def search_settings(

@@ -29,7 +29,8 @@ class SubtitleOptions:
     max_cue_seconds: float = 7.0
     """Longest a cue stays on the screen."""
     min_gap: float = 0.08
-    """Least seconds between two cues; they let the eye see that the text has changed."""
+    """Least seconds between two cues, that let the eye see that the text has changed; or a quarter of the time from one
+    to the next, if that is less."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that hold no text."""
@@ -74,8 +75,7 @@ def make_cues(transcript: Transcript, options: SubtitleOptions) -> list[Cue]:
 
     A cue holds at most `max_line_count` lines, its words are spoken within `max_cue_seconds`, and none of them follows
     a pause over LONGEST_PAUSE. Of the ways to cut that are left, one is taken that has few cues, of like lengths,
-    which end with a sentence or before a pause. No cue begins before the one before it has ended and `min_gap` has
-    passed.
+    which end with a sentence or before a pause. No cue begins before the one before it has ended.
 
     Args:
         transcript: a segment without word times counts as if its characters were spoken evenly.
@@ -87,14 +87,15 @@ def make_cues(transcript: Transcript, options: SubtitleOptions) -> list[Cue]:
     groups = [group for segment in transcript.segments for group in _cut(_timed(segment), options)]
     starts = [round(1000 * group[0].start) for group in groups]
     gap, longest = round(1000 * options.min_gap), round(1000 * options.max_cue_seconds)
-    starts.append(round(1000 * transcript.duration) + gap)
+    last = round(1000 * transcript.duration)
+    starts.append(last + gap)
     cues: list[Cue] = []
     for group, (start, following) in zip(groups, pairwise(starts), strict=True):
-        start = max(start, cues[-1].end + gap) if cues else start
+        start = max(start, cues[-1].end) if cues else start
+        pause = min(gap, (following - start) // 4)  # the text matters more
         end = max(round(1000 * group[-1].end), start + round(1000 * SHORTEST_CUE))
-        end = max(
-            min(end, following - gap, start + longest), start + 1
-        )  # a cue must last; if need be the next one waits
+        end = min(end, following - pause, start + longest, last)
+        end = max(end, start + 1)  # a cue must last; if need be the next one waits
         cues.append(Cue(start, end, tuple(_lines([word.text for word in group], options))))
     return cues
 
