@@ -289,6 +289,13 @@ def test_file_names_that_are_no_text_and_a_closed_output_are_no_traceback(traine
     assert closed.stderr.strip() == b"error: standard output: is closed: name --output-dir"
 
 
+def test_files_are_written_though_standard_output_is_closed(asr, trained, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as Python finds it closed
+    files = sorted(data.glob("*.flac"))[:2]
+    assert asr("transcribe", *files, "--model", trained, "--output-dir", tmp_path / "out").returncode == 0
+    assert len(outputs(tmp_path / "out")) == 2
+
+
 def test_a_closed_screen_takes_no_result_with_it(tmp_path):
     (tmp_path / "ref.txt").write_text("a one two\n")
     (tmp_path / "hyp.txt").write_text("a one too\n")

@@ -126,7 +126,8 @@ def _run(work: _Work, files: list[str], jobs: int) -> int:
                 errors += complaints
                 for error in complaints:
                     complain(error)
-                _print(text)
+                if text:
+                    _print(text)
     if work.skipped:
         console.print(f"{len(work.skipped)} outputs were there already and are newer than their inputs", style="dim")
     return 1 if errors else 0
