@@ -73,15 +73,15 @@ def write_pages(folder: Path, stem: str, model: Recognizer, source: Source, tran
     spans = decoded[:MOST_PAGES]
     names = [f"{stem}.part-{number}.html" if len(spans) > 1 else f"{stem}.html" for number in range(1, len(spans) + 1)]
     found = {segment.start: segment for segment in transcript.segments}
-    paths = []
+    pages = []
     for number, (span, waveform) in enumerate(_stretches(source, spans, transcript.channel)):
         silent = Segment("", span.start, span.end, (), 0.0)
         content = look_inside(model, waveform, found.get(span.start, silent))
         links = _links(names, number, len(decoded) - len(spans))
-        path = folder / names[number]
-        write_file(path, _page(model, transcript, content, links))
-        paths.append(path)
-    return Pages(paths, len(decoded) - len(spans))
+        pages.append((folder / names[number], _page(model, transcript, content, links)))
+    for path, page in reversed(pages):  # where the first one is, `asr transcribe --resume` takes them all to be there
+        write_file(path, page)
+    return Pages([path for path, _ in pages], len(decoded) - len(spans))
 
 
 @torch.inference_mode()

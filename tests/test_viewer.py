@@ -18,6 +18,7 @@ from examples import small_config, waveforms
 
 from asr.audio import SAMPLE_RATE
 from asr.cli import main
+from asr.errors import WriteError
 from asr.features import LogMel
 from asr.losses import decoder_inputs
 from asr.model.attention import score, weigh
@@ -202,6 +203,20 @@ def hostile(model, tokenizer, tmp_path) -> list[Path]:
     part, _ = soundfile.read(io.BytesIO(base64.b64decode(heard)), dtype="float32")
     assert np.abs(part - waveform[4 * SAMPLE_RATE : 5 * SAMPLE_RATE]).max() <= 1 / 32768
     return pages.paths
+
+
+def test_the_first_page_is_there_only_if_all_are(model, tmp_path, monkeypatch):
+    def fails(path: Path, content: str) -> None:
+        if len(list(tmp_path.iterdir())) == 2:
+            raise WriteError("the disk is full")
+        path.write_text(content, encoding="utf-8")
+
+    monkeypatch.setattr("asr.viewer.write_file", fails)
+    spans = tuple(Span(float(second), second + 1.0, "decoded") for second in range(3))
+    transcript = Transcript("talk.wav", 3.0, (), spans, "tiny")
+    with pytest.raises(WriteError):
+        write_pages(tmp_path, "talk", model, (np.zeros(3 * SAMPLE_RATE, np.float32), SAMPLE_RATE), transcript)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.part-2.html", "talk.part-3.html"]
 
 
 def test_hostile_texts_stay_texts(hostile):
