@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,31 +57,41 @@ def _length(container: InputContainer) -> float | None:
 
 
 def _read(source: str | Path, container: InputContainer) -> Iterator[NDArray[np.float32]]:
-    track = container.streams.audio[0]
-    # Channels side by side: of eight and more, each in a plane of its own, PyAV 18 reads beyond the last, and crashes.
-    to_float = av.AudioResampler(format="flt", rate=track.rate)
-    ended = 0.0  # seconds; of any track, since a sound track may well end before its video
-    clock = _Clock(track.rate, _start(container))
+    clock = _Clock(container.streams.audio[0].rate, _start(container))
+    channels = 0
     try:
-        for packet in container.demux():
-            if packet.pts is not None and packet.time_base is not None:
-                ended = max(ended, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            # PyAV ends with an empty packet for each track, all numbered 0: the decoder is flushed below instead.
-            if packet.size and packet.stream_index == track.index:
-                for frame in track.decode(packet):
-                    yield from _silence(clock.gap(source, frame), frame.layout.nb_channels)
-                    yield from _samples(to_float, frame, clock)
-        for frame in track.decode(None):
-            yield from _silence(clock.gap(source, frame), frame.layout.nb_channels)
-            yield from _samples(to_float, frame, clock)
-        yield from _samples(to_float, None, clock)
+        for _, alike in groupby(_frames(source, container), _kind):
+            # Channels side by side: of eight and more, each in a plane of its own, PyAV 18 reads beyond the last, and
+            # crashes. Of frames of another kind it refuses the first, and broadcasts change theirs midway.
+            to_float = av.AudioResampler(format="flt", rate=clock.rate)
+            for frame in alike:
+                channels = channels or frame.layout.nb_channels
+                yield from _silence(clock.gap(source, frame), channels)
+                yield from _samples(to_float, frame, clock, channels)
+            yield from _samples(to_float, None, clock, channels)
     except (FFmpegError, OSError, ValueError) as error:  # OSError: it seeks to before the beginning
         raise AudioError.damaged(source, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _frames(source: str | Path, container: InputContainer) -> Iterator[av.AudioFrame]:
+    track = container.streams.audio[0]
+    ended = 0.0  # seconds; of any track, since a sound track may well end before its video
+    for packet in container.demux():
+        if packet.pts is not None and packet.time_base is not None:
+            ended = max(ended, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        # PyAV ends with an empty packet for each track, all numbered 0: the decoder is flushed below instead.
+        if packet.size and packet.stream_index == track.index:
+            yield from track.decode(packet)
+    yield from track.decode(None)
     # Other containers do not state their length: ffmpeg estimates it.
     if container.duration and any(name in container.format.name for name in ("mp4", "matroska")):
         announced = container.duration / av.time_base
         if announced - ended > MISSING_SECONDS:
             raise AudioError.truncated(source, announced, ended)
+
+
+def _kind(frame: av.AudioFrame) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate
 
 
 def _start(container: InputContainer) -> float:
@@ -114,9 +125,11 @@ class _Clock:
         if frame.time is None:
             return 0
         gap = round((frame.time - self.start) * self.rate) - self.position - self.closed
-        if abs(gap) >= MOST_GAP * self.rate:
+        # Bare packets whose rate changes midway are numbered as if it did not.
+        if abs(gap) >= MOST_GAP * self.rate or frame.sample_rate != self.rate:
             self.closed += gap
-        if not LEAST_GAP * self.rate < gap < MOST_GAP * self.rate:
+            return 0
+        if gap <= LEAST_GAP * self.rate:
             return 0
         self.position += gap
         self.silence += gap
@@ -132,8 +145,12 @@ def _silence(samples: int, channels: int) -> Iterator[NDArray[np.float32]]:
         yield np.zeros((min(BLOCK, samples - first), channels), dtype=np.float32)
 
 
-def _samples(to_float: av.AudioResampler, frame: av.AudioFrame | None, clock: _Clock) -> Iterator[NDArray[np.float32]]:
+def _samples(
+    to_float: av.AudioResampler, frame: av.AudioFrame | None, clock: _Clock, channels: int
+) -> Iterator[NDArray[np.float32]]:
     for part in to_float.resample(frame):
         samples = np.asarray(part.to_ndarray(), dtype=np.float32).reshape(-1, part.layout.nb_channels)
         clock.position += len(samples)
+        if samples.shape[1] != channels:
+            samples = samples.mean(axis=1, keepdims=True).repeat(channels, axis=1)
         yield samples

@@ -57,9 +57,9 @@ def _at(rate: int) -> NDArray[np.float32]:
     return SPEECH if rate == 16_000 else resample_poly(SPEECH, rate, 16_000).astype(np.float32)
 
 
-def _encode_av(path: Path, rate: int, codec: str = "aac", **options: str) -> None:
+def _encode_av(path: Path, rate: int, codec: str = "aac", layout: str = "mono", **options: str) -> None:
     with av.open(str(path), "w", options=options) as container:
-        track = container.add_stream(codec, rate=rate, layout="mono")
+        track = container.add_stream(codec, rate=rate, layout=layout)
         track.bit_rate = 12_200 if path.suffix == ".amr" else 64_000
         if path.suffix == ".mp4":
             _add_video(container, len(SPEECH) / 16_000)
@@ -69,7 +69,7 @@ def _encode_av(path: Path, rate: int, codec: str = "aac", **options: str) -> Non
 def _add_speech(container: OutputContainer, track: av.AudioStream) -> None:
     frame = av.AudioFrame.from_ndarray((SPEECH[None] * 32767).astype(np.int16), format="s16", layout="mono")
     frame.rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
-    convert = av.AudioResampler(format=track.codec_context.format.name, layout="mono", rate=track.rate)
+    convert = av.AudioResampler(format=track.codec_context.format.name, layout=track.layout, rate=track.rate)
     for part in (*convert.resample(frame), *convert.resample(None), None):
         container.mux(track.encode(part))
 
@@ -522,6 +522,27 @@ def test_chained_ogg_is_read_whole(tmp_path: Path, encode: Encode) -> None:
         late, correlation, _ = _compare(part)
         assert 0 <= late < 800  # the second half begins with its decoder's warming up
         assert correlation > 0.99
+
+
+@pytest.mark.parametrize("first, second", [("mono", "stereo"), ("stereo", "mono")])
+@pytest.mark.parametrize("rate", [16_000, 32_000])
+def test_sound_that_changes_its_kind_midway_is_read_whole(
+    tmp_path: Path, encode: Encode, first: str, second: str, rate: int
+) -> None:
+    path = tmp_path / "broadcast.aac"
+    one, two = encode(f"{first}.aac", layout=first), encode(f"{second}.aac", rate, layout=second)
+    parts = one, two, one
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    alone = [audio.load_mono(part) for part in parts]
+    found = audio.load_mono(path)
+    assert len(found) == pytest.approx(sum(map(len, alone)), abs=100)
+    ends = np.cumsum([len(part) for part in alone])
+    for part, expected in zip(np.split(found, ends[:-1]), alone, strict=True):
+        late, alike, gain = _compare(part, expected)
+        assert abs(late) < 100
+        assert alike > 0.97
+        assert gain == pytest.approx(1.0, abs=0.02)
+    assert audio.channels(path) == audio.load(path).waveform.shape[0] == (2 if first == "stereo" else 1)
 
 
 def test_tags_behind_the_sound_are_no_second_recording(tmp_path: Path, encode: Encode) -> None:
