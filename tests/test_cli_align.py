@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from asr import writers
 from asr.cli import app
+from asr.cli.align import _read
 from asr.errors import AsrError, ConfigError, DataError
 
 TEXT = "Knit seven, make one; knit two together!"
@@ -64,6 +65,8 @@ def test_wrong_commands_are_one_line(data: Path, tmp_path: Path) -> None:
     for text, match in (
         ("missing.txt", "no such text file"),
         ("folder/missing.lab", "no such text file"),
+        ("Interview 3.TXT", "no such text file"),
+        ("my folder/missing.srt", "no such text file"),
         (tmp_path / "latin.txt", "not UTF-8"),
         ("日本", "no word"),
     ):
@@ -73,6 +76,19 @@ def test_wrong_commands_are_one_line(data: Path, tmp_path: Path) -> None:
         run("align", audio, TEXT, "--format", "doc")
     with pytest.raises(ConfigError, match="max_line_width"):
         run("align", audio, TEXT, "--max-line-width", 0)
+
+
+def test_a_text_that_may_not_be_read_is_not_taken_for_what_is_said(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")  # the superuser, whom tests may run as, can read everything
+
+    (tmp_path / "what he said").write_text(TEXT)
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(DataError, match="what he said: cannot be read: Permission denied"):
+        run("align", data / "1737-146161-0013.flac", tmp_path / "what he said")
+    assert len(_read("word " * 2000)) == 10_000  # too long for a file's name
 
 
 def test_confidences_are_those_of_a_transcript(data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -22,7 +23,7 @@ from asr.cli.terminal import (
 )
 from asr.errors import ConfigError, DataError
 
-FILE_NAME = re.compile(r"\S+\.[a-zA-Z]\w+")  # what is no word for anyone to say
+FILE_NAME = re.compile(r"\S+\.[a-zA-Z]\w+|.+\.(txt|text|lab|srt|vtt|md)", re.IGNORECASE)  # no words for anyone to say
 
 
 def align(
@@ -69,9 +70,9 @@ def _read(text: str) -> str:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
     except OSError as error:
-        if FILE_NAME.fullmatch(text):
+        if error.errno != errno.ENAMETOOLONG or FILE_NAME.fullmatch(text):
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-        return text  # too long for a file's name
+        return text
     if FILE_NAME.fullmatch(text):
-        raise DataError(f"{path}: no such text file")
+        raise DataError(f"{path}: no such text file: check its name, or put what is said into a file")
     return text
