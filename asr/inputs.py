@@ -43,7 +43,8 @@ def find_recordings(names: Sequence[str]) -> tuple[list[Recording], list[AudioEr
     """Find what a command line names.
 
     Args:
-        names: files, folders (searched recursively, by ENDINGS), patterns such as `talks/**/*.mp3`, or `-`.
+        names: files, folders (searched recursively, by ENDINGS), patterns such as `talks/**/*.mp3` that files or
+            folders fit, or `-`.
 
     Returns:
         Each recording once, in a fixed order; and an error for each folder or pattern that cannot be read or is empty.
@@ -51,16 +52,15 @@ def find_recordings(names: Sequence[str]) -> tuple[list[Recording], list[AudioEr
     found: dict[str, Recording] = {}
     errors: list[AudioError] = []
     for name in names:
+        root, pattern = _parted(name)
         if os.path.isdir(name):
             recordings = [Recording(path, path.parent.relative_to(name)) for path in _walk(name, errors)]
             missing = "the folder holds no audio file"
-        elif glob.has_magic(name) and not os.path.exists(name):
-            root = Path(*_parts_before_pattern(name))
-            if ".." in Path(name).parts[len(root.parts) :]:
+        elif pattern:
+            if ".." in pattern:
                 errors.append(AudioError(f"{name}: has .. behind a wildcard: name the folder that is meant"))
                 continue
-            paths = _fitting(root, Path(name).parts[len(root.parts) :])
-            recordings = [Recording(path, path.parent.relative_to(root)) for path in paths]
+            recordings = [Recording(path, path.parent.relative_to(root)) for path in _fitting(root, pattern, errors)]
             missing = "no file fits this pattern"
         else:
             recordings, missing = [Recording(Path(name), Path())], ""
@@ -86,21 +86,32 @@ def _walk(folder: str, errors: list[AudioError]) -> list[Path]:
     )
 
 
-def _fitting(root: Path, pattern: Sequence[str]) -> list[Path]:
-    """List the files that fit a pattern, sorted; unlike `glob`, pathlib follows no links in circles."""
+def _parted(name: str) -> tuple[Path, tuple[str, ...]]:
+    """Part a name into what is there as it is written, brackets and all, and the pattern behind it."""
+    parts = Path(name).parts
+    for number, part in enumerate(parts):
+        if glob.has_magic(part) and not os.path.exists(Path(*parts[: number + 1])):
+            return Path(*parts[:number]), parts[number:]
+    return Path(name), ()
+
+
+def _fitting(root: Path, pattern: Sequence[str], errors: list[AudioError]) -> list[Path]:
+    """List the files that fit a pattern, and the audio files of folders that do, sorted.
+
+    Unlike `glob`, pathlib follows no links in circles.
+    """
     parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern]
     shown = any(part.startswith(".") for part in parts)  # hidden files are meant only where the pattern says so
-    return sorted(
-        path
-        for path in root.glob("/".join(parts))
-        if path.is_file() and (shown or not any(part.startswith(".") for part in path.relative_to(root).parts))
-    )
 
+    def visible(path: Path) -> bool:
+        return shown or not any(part.startswith(".") for part in path.relative_to(root).parts)
 
-def _parts_before_pattern(name: str) -> list[str]:
-    parts = Path(name).parts
-    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    return list(parts[:first])
+    fitting = set(filter(visible, root.glob("/".join(parts))))
+    folders = {path for path in fitting if path.is_dir() and not path.is_symlink()}
+    highest = [folder for folder in sorted(folders) if folders.isdisjoint(folder.parents)]
+    below = {path for folder in highest for path in _walk(str(folder), errors) if visible(path)}
+    files = {path for path in fitting if path.is_file() and parts[-1] != "**"}  # Python 3.13's ** fits any file
+    return sorted(files | below)
 
 
 def _named(recordings: list[Recording]) -> list[Recording]:

@@ -252,6 +252,36 @@ def test_patterns_follow_no_links_in_circles_and_see_nothing_hidden(asr, trained
     assert "error: archive/*.wav: no file fits this pattern" in asr("transcribe", "archive/*.wav", cwd=tmp_path).stderr
 
 
+@pytest.mark.parametrize(
+    "pattern, expected",
+    [
+        ("*", ["[2024]/c.wav", "a.wav", "sub/b.wav", "sub/deep/d.wav"]),
+        ("s*", ["sub/b.wav", "sub/deep/d.wav"]),
+        ("**", ["[2024]/c.wav", "a.wav", "sub/b.wav", "sub/deep/d.wav"]),
+        ("sub/**", ["sub/b.wav", "sub/deep/d.wav"]),
+        ("[2024]/*.wav", ["[2024]/c.wav"]),
+        ("[2024]/c.wav", ["[2024]/c.wav"]),
+        ("[a-b].wav", ["a.wav"]),
+        ("*/.h*", ["sub/.hidden.wav"]),
+    ],
+)
+def test_patterns_fit_folders_and_names_with_brackets(tmp_path, monkeypatch, pattern, expected):
+    for name in (
+        "a.wav",
+        "sub/b.wav",
+        "sub/notes.txt",
+        "sub/.hidden.wav",
+        "sub/deep/d.wav",
+        "[2024]/c.wav",
+        ".x/e.wav",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    recordings, errors = find_recordings([pattern])
+    assert ([str(recording.path) for recording in recordings], errors) == (expected, [])
+
+
 def test_files_and_pipes_get_utf_8_whatever_the_machine_speaks(trained, data, tmp_path):
     name = tmp_path / "Łódź.flac"
     name.write_bytes((data / "1737-146161-0009.flac").read_bytes())
