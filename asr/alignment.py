@@ -9,6 +9,7 @@ audio between two words' peaks: at the edges of the longest pause there, or else
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from asr.errors import DataError
 from asr.samples import SAMPLE_RATE
 from asr.tokenizer import BLANK, UNKNOWN, WORD_START, Tokenizer
 from asr.transcript import Word
+from asr.writers.subtitles import SENTENCE_ENDS
 
 LOUDNESS_RATE = 100  # values of the loudness curve a second
 LOUDNESS_WINDOW = 0.025  # seconds that each of them is measured over
@@ -37,6 +39,7 @@ SHORTEST_PAUSE = 0.02  # seconds
 LEAD = 0.06
 TAIL = 0.10
 WILDCARD = math.log(0.5)  # of a character that the vocabulary lacks: more than a blank in sound, less in silence
+CLOSING = "\"')\u2019\u201d\u00bb"  # what may stand behind the end of a sentence; the last three: quotation marks
 MOST_CELLS = 2**31 - 1  # of frames times states; `forced_align` counts them in 32 bits and crashes beyond
 
 
@@ -99,7 +102,8 @@ def align(
         tokenizer: the one the words are spelled with.
 
     Returns:
-        The words. Their times do not decrease and lie within the audio; words without tokens last no time.
+        The words. Their times do not decrease and lie within the audio; words without tokens last no time
+        and stand where the next word starts if they open it, such as a speaker's dash, or else where the last one ends.
 
     Raises:
         DataError: audio and text are too long to be aligned in one piece (about half an hour).
@@ -119,15 +123,32 @@ def align(
     ends = list(accumulate((len(spelling.tokens) for spelling in spoken), initial=0))
     groups = [spans[first:last] for first, last in pairwise(ends)]
     peaks = [_peaks(group, frame_times, tokenizer) for group in groups]
-    bounds = iter(_bounds(peaks, _loudness(waveform), duration))
-    confidences = iter([_confidence(group, scores[0]) for group in groups])
+    bounds = _bounds(peaks, _loudness(waveform), duration)
+    confidences = [_confidence(group, scores[0]) for group in groups]
+    return Alignment(tuple(_timed(spellings, bounds, confidences)), False, float(scores.sum()))
+
+
+def _timed(
+    spellings: Sequence[Spelling], bounds: Sequence[tuple[float, float]], confidences: Sequence[float]
+) -> list[Word]:
+    """Give the words with sound their bounds, and the others a moment: the next one's start or the last one's end."""
     words: list[Word] = []
-    reached = 0.0
+    reached, spoken = 0.0, 0
     for spelling in spellings:
-        begin, reached = next(bounds) if spelling.tokens else (reached, reached)
-        confidence = next(confidences) if spelling.tokens else 0.0
+        if spelling.tokens:
+            (begin, reached), confidence = bounds[spoken], confidences[spoken]
+            spoken += 1
+        else:
+            if spoken < len(bounds) and _opens(spelling.text, words[-1].text if words else "."):
+                reached = bounds[spoken][0]
+            begin, confidence = reached, 0.0
         words.append(Word(spelling.text, begin, reached, confidence))
-    return Alignment(tuple(words), False, float(scores.sum()))
+    return words
+
+
+def _opens(text: str, before: str) -> bool:
+    """Tell whether a word without sound belongs to what follows: a speaker's dash, a bracket or mark that opens."""
+    return before.rstrip(CLOSING).endswith(SENTENCE_ENDS) or unicodedata.category(text[0]) in ("Ps", "Pi")
 
 
 def _spread(spellings: Sequence[Spelling], duration: float) -> list[Word]:

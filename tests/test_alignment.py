@@ -125,6 +125,17 @@ def test_words_without_sound_and_unknown_characters_have_times(tokenizer: Tokeni
     assert found.words[2].confidence == 0.0
 
 
+def test_what_opens_a_sentence_stands_where_it_begins(tokenizer: Tokenizer) -> None:
+    words = spell_text(tokenizer, "- “ we … need.” - we —")
+    (mark, w, e), (_, n, *_, d), _ = (word.tokens for word in words if word.tokens)
+    peaks = {16: mark, 18: w, 21: e, 31: mark, 34: n, 36: e, 38: e, 40: d, 60: mark, 62: w, 65: e}
+    waveform = sound((0.7, 1.0), (1.3, 1.7), (2.4, 2.7), seconds=3.6)
+    found = run(posteriors(tokenizer, 91, peaks), waveform, words, tokenizer)
+    check(found, [word.text for word in words], 3.6)
+    starts = [word.start for word in found.words]
+    assert starts == pytest.approx([0.7, 0.7, 0.7, 1.0, 1.3, 2.4, 2.4, 2.7], abs=0.03)
+
+
 @pytest.mark.parametrize("frame", [18, 19, 20])
 def test_a_word_whose_peak_lies_in_a_pause_has_a_time(tokenizer: Tokenizer, frame: int) -> None:
     """The sound of `a` is from 0.6 to 0.7 s; CTC puts it up to 0.1 s too late."""
