@@ -301,6 +301,29 @@ def test_the_page_works_in_a_browser_without_network(written, tmp_path):
         assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
 
 
+def test_keys_on_the_words(written):
+    stops = "[...get('text').children].map((word, index) => word.tabIndex ? [] : [index]).flat()"
+    with opened(written[0]) as page:
+        page.wait_for_selector("html[data-ready]")
+        lengths = [word["end"] - word["start"] for word in on_the_page(written[0])["words"]]
+        longest = lengths.index(max(lengths))
+        assert page.evaluate(stops) == [longest] != [0]  # the one that is marked
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.activeElement === get('text').children[view.focused]")
+        assert page.evaluate("view.focused") == longest
+        page.locator("#text button").nth(1).click()
+        wait_until(page, "player.paused && player.currentTime > 0")
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(stops) == [2]
+        page.evaluate("player.currentTime = 0")
+        page.keyboard.press("Space")  # plays on from where it is, not that word
+        wait_until(page, "player.currentTime > 0.1")
+        assert page.evaluate("view.stop") is None
+        page.keyboard.press("Space")
+        wait_until(page, "player.paused")
+        assert page.complaints == []
+
+
 def test_the_cursor_moves_through_every_panel_while_it_plays(written):
     with opened(written[0]) as page:
         page.wait_for_selector("html[data-ready]")
