@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from asr.inputs import find_recordings
 from asr.model import checkpoint
 from asr.normalize import get_normalizer
 from asr.tokenizer import BLANK
+from asr.transcriber import WINDOW_SECONDS, Transcriber
 from asr.writers import folded
 
 
@@ -139,6 +141,27 @@ def test_jobs_print_the_same_in_the_same_order(asr, trained, data):
     one, three = (asr("transcribe", *files, "--model", trained, "--format", "json", "--jobs", jobs) for jobs in (1, 3))
     assert one.stdout == three.stdout
     assert one.returncode == three.returncode == 1
+
+
+@pytest.mark.parametrize("window, kept", [(WINDOW_SECONDS, True), (1.0, False)])
+def test_an_interrupt_prints_what_is_finished(asr, trained, data, monkeypatch, window, kept):
+    files = sorted(data.glob("*.flac"))[:2]
+    alone = asr("transcribe", files[1], "--model", trained).stdout
+    begun, whole = threading.Event(), Transcriber.transcribe
+
+    def transcribe(self: Transcriber, source: Path, **how):
+        if source == files[0]:
+            assert begun.wait(10)
+            raise KeyboardInterrupt
+        begun.set()
+        assert how["progress"].__self__.stop.wait(10)
+        return whole(self, source, **how)
+
+    monkeypatch.setattr(Transcriber, "transcribe", transcribe)
+    monkeypatch.setattr("asr.transcriber.WINDOW_SECONDS", window)
+    ended = asr("transcribe", *files, "--model", trained, "--jobs", 2)
+    assert ended.returncode == 130
+    assert ended.stdout == (alone if kept else "")  # a long recording ends at the next window
 
 
 def test_resume_does_only_what_is_missing(asr, trained, archive, tmp_path):

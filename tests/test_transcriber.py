@@ -344,6 +344,24 @@ def test_threads_keep_the_order_and_stop_when_asked():
     assert len(begun) < 1000
 
 
+def test_threads_give_what_is_finished_before_an_interrupt():
+    stop, later = threading.Event(), threading.Event()
+
+    def work(number: int) -> int:
+        if number == 0:
+            assert later.wait(10)
+            raise KeyboardInterrupt
+        if number == 3:  # the last that has begun
+            later.set()
+            assert stop.wait(10)
+        return number
+
+    results = in_threads(work, range(5), 2, stop)
+    assert [next(results) for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(KeyboardInterrupt):
+        list(results)
+
+
 def test_devices_are_checked():
     with pytest.raises(ConfigError, match="auto, cpu or cuda"):
         choose_device("tpu")

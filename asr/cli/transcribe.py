@@ -228,6 +228,8 @@ class _Work:
 
         numbers = range(1, channels(recording.path) + 1) if self.split else [None]
         for channel in numbers:
+            if self.stop.is_set():
+                return
             stem = f"{recording.stem}.channel-{channel}" if channel else recording.stem
             if self.resume and self._is_done(recording, stem):
                 self.skipped.append(stem)
@@ -252,7 +254,9 @@ class _Work:
             return False
 
     def _heard(self, seconds: float) -> None:
-        if self.stop.is_set():
+        from asr.transcriber import WINDOW_SECONDS
+
+        if self.stop.is_set() and seconds >= WINDOW_SECONDS:  # less is the end of a recording, which is then finished
             raise KeyboardInterrupt
 
 
