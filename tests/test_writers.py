@@ -377,6 +377,14 @@ def test_a_textgrid_reads_back_in_praatio(tmp_path_factory: pytest.TempPathFacto
     assert all((round(word.start, 3), round(word.end, 3)) in known for word in words if word.end > word.start)
 
 
+def test_a_textgrid_has_a_dash_where_it_stands() -> None:
+    times = (("-", 1.0, 1.0), ("yes", 1.0, 1.5), ("\u2014", 1.5, 1.5), ("-", 2.0, 2.0), ("no", 2.0, 2.5))
+    words = tuple(Word(text, start, end, 0.5) for text, start, end in times)
+    transcript = Transcript("a", 3.0, (Segment("- yes \u2014 - no", 1.0, 2.5, (), 0.0, words=words),), (), "tiny")
+    labels = re.findall('text = "(.+)"', writers.render(transcript, "textgrid"))
+    assert labels == ["- yes \u2014", "- no", "- yes \u2014 - no"]
+
+
 def test_ctm_and_stm_read_back(tmp_path: Path) -> None:
     ctm = writers.write(TRANSCRIPT, tmp_path, "ctm", "talk").read_text(encoding="utf-8").splitlines()
     assert ctm[0] == "grüße 1 0.100 0.357 grüße 0.988"

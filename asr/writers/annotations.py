@@ -43,7 +43,7 @@ def to_textgrid(transcript: Transcript) -> str:
     """Two tiers of intervals, `words` and `segments`, in Praat's long text format.
 
     Intervals without text fill the gaps. Praat has no interval without a duration: a word that has none, such as a
-    dash, is written into the word before it, or else after it.
+    dash, is written into the word before it if it stands at its end, or else into the next.
 
     Raises:
         ConfigError: the transcript has no word times.
@@ -118,7 +118,7 @@ def _tiled(intervals: Iterable[Interval], end: int) -> list[Interval]:
         if start < stop:
             tiled += [(reached, start, "")] * (start > reached) + [(start, stop, text)]
             reached = stop
-        elif tiled:
+        elif tiled and start == reached:
             tiled[-1] = (*tiled[-1][:2], f"{tiled[-1][2]} {text}")
         else:
             waiting = text
