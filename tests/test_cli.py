@@ -187,6 +187,20 @@ def test_what_lies_beside_its_recording_is_not_replaced(asr, trained, archive, t
     assert asr("transcribe", archive, "--model", trained, "--output-dir", archive, "--resume").returncode == 0
     assert (archive / "2024" / "may" / "b.txt").read_text() == "what a person heard"
     assert (archive / "a.txt").is_file()
+    recorded = (archive / "2024" / "may" / "b.OGG").stat().st_mtime
+    os.utime(
+        archive / "2024" / "may" / "b.txt", (recorded - 60, recorded - 60)
+    )  # `cp` and `git` keep no order of times
+    refused = asr("transcribe", archive, "--model", trained, "--output-dir", archive, "--resume")
+    assert "b.txt: is there beside its recording" in refused.stderr
+    (archive / "a.channel-1.txt").write_text("what a person heard")
+    split = ("transcribe", archive / "a.flac", "--model", trained, "--output-dir", archive, "--channels", "split")
+    assert "a.channel-1.txt: is there beside its recording" in asr(*split).stderr
+    (archive / "a.channel-1.txt").unlink()
+    assert asr(*split).returncode == 0
+    (archive / "a.html").write_text("a page")
+    pages = asr("transcribe", archive / "a.flac", "--model", trained, "--attention", archive)
+    assert "a.html: is there beside its recording" in pages.stderr
 
 
 def test_several_transcripts_as_json_are_one_on_each_line(asr, trained, archive):

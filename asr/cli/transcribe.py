@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from asr.transcriber import Transcriber
     from asr.transcript import Transcript
     from asr.writers import SubtitleOptions
+
+MARKED = 1.0  # seconds by which a transcript that is not whole is made older than its recording
 
 
 Files = Annotated[
@@ -172,13 +175,15 @@ class _Work:
                     transcript = replace(transcript, source="-")
                 failures = _failures(transcript)
                 errors += failures
-                for format in self.formats:
+                for format, file in zip(self.formats, self._files(recording, stem), strict=True):
                     how = self.subtitles, recording.stem
+                    if self.resume and _is_fresh(file, recording.path):
+                        continue
                     if self.output_dir:
                         path = writers.write(transcript, self.output_dir / recording.folder, format, stem, *how)
                         if failures:  # older than its recording, if that is still there, it is done anew by --resume
                             with suppress(OSError):
-                                os.utime(path, (0, recording.path.stat().st_mtime - 1))
+                                os.utime(path, (0, recording.path.stat().st_mtime - MARKED))
                     elif format == "json" and self.several:  # JSON lines
                         texts.append(to_json(transcript, indent=None))
                     else:
@@ -207,20 +212,32 @@ class _Work:
         """Refuse to replace what may be a person's, and formats of which several in a row on the screen are no file."""
         from asr.writers import BY_RECORDING, MANY_IN_ONE
 
+        if there := next((file for each in recordings for file in self._in_the_way(each)), None):
+            raise ConfigError(
+                f"{there}: is there beside its recording, and may be its true transcript: name another folder for what "
+                "is written, or delete it"
+            )
         if self.output_dir:
-            for each in () if self.resume else recordings:
-                beside = (self.output_dir / each.folder).resolve() == each.path.parent.resolve()
-                if beside and (there := [file for file in self._files(each, each.stem) if file.exists()]):
-                    raise ConfigError(
-                        f"{there[0]}: is there beside its recording, and may be its true transcript: name another "
-                        "--output-dir, or delete it"
-                    )
             return
         self.several = len(recordings) > 1 or self.split
         if self.several and not MANY_IN_ONE.issuperset(self.formats):
             raise ConfigError(f"several transcripts as {self.formats[0]} make no valid file: name --output-dir")
         if not BY_RECORDING.isdisjoint(self.formats) and len({each.stem for each in recordings}) < len(recordings):
             raise ConfigError(f"{self.formats[0]} cannot tell recordings of one name apart: name --output-dir")
+
+    def _in_the_way(self, recording: Recording) -> Iterator[Path]:
+        """Yield what lies beside a recording and would be replaced; --resume replaces what is older than that."""
+        from asr.writers import ENDINGS
+
+        names = [(self.output_dir, f"{'.channel-*' if self.split else ''}.{ENDINGS[each]}") for each in self.formats]
+        names += [(self.attention, each) for each in (".html", ".part-*.html")]
+        for folder, ending in names:
+            beside = folder and (folder / recording.folder).resolve() == recording.path.parent.resolve()
+            if beside and recording.path.is_file():
+                for file in recording.path.parent.glob(escape(recording.stem) + ending):
+                    age = recording.path.stat().st_mtime - file.stat().st_mtime
+                    if not self.resume or (age > 0 and abs(age - MARKED) > 0.01):
+                        yield file
 
     def _outputs(self, recording: Recording) -> Iterator[tuple[int | None, str]]:
         """Yield each channel that is still to do, and its output's stem."""
@@ -248,16 +265,21 @@ class _Work:
         if self.attention:
             pages = [self.attention / recording.folder / f"{stem}{part}.html" for part in ("", ".part-1")]
             files.append(pages[1] if pages[1].is_file() else pages[0])
-        try:
-            return min(file.stat().st_mtime for file in files) >= recording.path.stat().st_mtime
-        except OSError:  # one of them is not there
-            return False
+        return all(_is_fresh(file, recording.path) for file in files)
 
     def _heard(self, seconds: float) -> None:
         from asr.transcriber import WINDOW_SECONDS
 
         if self.stop.is_set() and seconds >= WINDOW_SECONDS:  # less is the end of a recording, which is then finished
             raise KeyboardInterrupt
+
+
+def _is_fresh(file: Path, recording: Path) -> bool:
+    """Tell whether an output is there, and not older than its recording."""
+    try:
+        return file.stat().st_mtime >= recording.stat().st_mtime
+    except OSError:
+        return False
 
 
 @contextmanager
