@@ -344,6 +344,37 @@ def test_custom_table_without_the_columns(tmp_path: Path) -> None:
         run_prepare("custom", tmp_path, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("rows", "texts", "faults"),
+    [
+        (
+            ['0.flac,"yes, we can"', "1.flac,yes, we can", "2.flac,no"],
+            {"0": "yes, we can", "2": "no"},
+            ["line 3: has 3"],
+        ),
+        (
+            ["0.flac|yes", '1.flac|"Come in, he said', "2.flac|no"],
+            {"0": "yes", "1": '"Come in, he said', "2": "no"},
+            [],
+        ),
+        (["0.flac|yes|we can", "1.flac|no", "2.flac|no"], {"1": "no", "2": "no"}, ["line 2: has 3 columns, not 2"]),
+        (["0.flac,yes", "1.flac,no", '2.flac,"come in', "3.flac,no"], {"0": "yes", "1": "no"}, ["line 5: a quote"]),
+    ],
+)
+def test_custom_table_cuts_no_text_and_makes_no_two_rows_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[str], texts: dict[str, str], faults: list[str]
+) -> None:
+    for number, utterance in enumerate(REAL[:4]):
+        shutil.copy(utterance.audio_filepath, tmp_path / f"{number}.flac")
+    header = "path|text" if "|" in rows[0] else "path,text"
+    (tmp_path / "t.csv").write_text("\n".join([header, *rows]))
+    splits = by_split(run_prepare("custom", tmp_path, tmp_path / "out"))
+    assert {u.id: u.text for manifest in splits.values() for u in manifest} == texts
+    told = capsys.readouterr().err
+    assert told.count("t.csv, ") == len(faults)
+    assert all(fault in told for fault in faults)
+
+
 def test_custom_packed_keeps_its_splits(tmp_path: Path) -> None:
     def pack(*splits: str) -> None:
         lines = [

@@ -12,6 +12,7 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from asr.corpora import Corpus
 from asr.errors import DataError
@@ -38,7 +39,7 @@ def read(source: Path) -> Corpus:
         raise DataError(f"{source}: holds several tables ({names}); give one of them as --source")
     faults: list[str] = []
     utterances: dict[str, Utterance] = {}
-    for audio, text, speaker in _read_table(tables[0], root) if tables else _read_pairs(root, faults):
+    for audio, text, speaker in _read_table(tables[0], root, faults) if tables else _read_pairs(root, faults):
         audio = Path(os.path.abspath(audio))
         if not audio.is_relative_to(root):
             faults.append(f"{audio}: lies outside {root}")
@@ -66,14 +67,14 @@ def _read_pairs(root: Path, faults: list[str]) -> Iterator[tuple[Path, str, str]
             faults.append(f"{text}: not UTF-8 text")
 
 
-def _read_table(table: Path, root: Path) -> Iterator[tuple[Path, str, str]]:
+def _read_table(table: Path, root: Path, faults: list[str]) -> Iterator[tuple[Path, str, str]]:
     """Read a table; comma, semicolon, tab or `|` part its columns. A clip may lie in `clips/`, as in Common Voice."""
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
             header = file.readline()
             delimiter = max(",;\t|", key=header.count)
             file.seek(0)
-            quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+            quoting = csv.QUOTE_NONE if delimiter in "\t|" else csv.QUOTE_MINIMAL  # as in LJSpeech
             rows = csv.DictReader(file, delimiter=delimiter, quoting=quoting)
             columns = {name.strip().lower(): name for name in rows.fieldnames or [] if name}
             audio, text, speaker = (
@@ -84,9 +85,21 @@ def _read_table(table: Path, root: Path) -> Iterator[tuple[Path, str, str]]:
                 wanted = f"one of {', '.join(AUDIO_COLUMNS)} and one of {', '.join(TEXT_COLUMNS)}"
                 raise DataError(f"{table}: the first line must name the columns {wanted}; it is {header.strip()!r}")
             for row in rows:
+                if fault := _row_fault(row):
+                    faults.append(f"{table}, line {rows.line_num}: {fault}")
+                    continue
                 path = root / (row[audio] or "").strip()
                 clip = root / "clips" / path.name
                 found = clip if clip.is_file() and not path.is_file() else path
                 yield found, " ".join((row[text] or "").split()), (row[speaker] or "").strip() if speaker else ""
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: cannot be read as UTF-8 text: {error}: save it as UTF-8") from error
+
+
+def _row_fault(row: dict[str | Any, Any]) -> str:
+    """Say why a row is not one utterance; empty if it is."""
+    if None in row:  # where DictReader puts the columns that have no name
+        return f"has {len(row) - 1 + len(row[None])} columns, not {len(row) - 1}: does a text hold the separator?"
+    if any("\n" in value or "\r" in value for value in row.values() if value):  # the rows after it may be in it
+        return "a quote that was opened on an earlier line ends here: close it on its own line"
+    return ""
