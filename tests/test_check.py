@@ -198,6 +198,22 @@ def test_leaks_are_held_against_the_manifest_named_first(asr, manifest, tmp_path
     assert len(Manifest.load(tmp_path / "clean" / "test.jsonl")) == 6
 
 
+def test_one_recording_cut_twice_leaks_but_is_not_too_long(manifest, tmp_path):
+    rows = list(manifest)
+    (tmp_path / "link.flac").symlink_to(rows[0].audio_filepath)
+    twice = replace(rows[0], id="again", duration=rows[0].duration - 0.004)
+    write_manifest(tmp_path / "train.jsonl", [replace(rows[0], duration=1.5), *rows[1:3]])
+    write_manifest(tmp_path / "test.jsonl", [replace(twice, offset=0.2, duration=1.5), rows[5]])
+    write_manifest(tmp_path / "dev.jsonl", [replace(twice, audio_filepath=str(tmp_path / "link.flac"))])
+    parts = [Manifest.load(tmp_path / f"{name}.jsonl") for name in ("train", "test", "dev")]
+    found = {(each.kind, each.manifest, each.row) for each in check(parts).findings if each.kind != "leak_speaker"}
+    assert {("leak_audio", 0, 0), ("leak_audio", 1, 0)} <= found
+    assert not any(kind == "too_long" for kind, _, _ in found)
+    write_manifest(tmp_path / "two.jsonl", [rows[0], twice])
+    found = {(each.kind, each.row) for each in check([Manifest.load(tmp_path / "two.jsonl")]).findings}
+    assert found == {("duplicate_audio", 1)}
+
+
 def test_an_utterance_that_leaks_into_two_manifests_counts_once(manifest, tmp_path):
     """Three of ten rows share their speaker with later manifests: a leak, not the way the corpus was made."""
     rows = [replace(row, speaker=f"s{place}") for place, row in enumerate(list(manifest)[:10])]

@@ -103,6 +103,36 @@ def test_duplicates_and_contradictions_by_brute_force():
             assert texts[row] in texts[:row]
 
 
+def test_stretches_of_one_file_leak_by_brute_force():
+    rng = np.random.default_rng(2)
+
+    def draw(count: int, first_hash: int) -> Keys:
+        begins, seconds = rng.integers(0, 200, count) / 10, rng.gamma(2, 1, count)
+        paths = [f"{n}.wav" for n in rng.integers(0, 3, count)]
+        names = [f"{first_hash + n}" for n in range(count)]
+        audio = [0, *range(first_hash + 1, first_hash + count)]
+        return Keys(names, names, names, audio, list(zip(paths, begins, begins + seconds, strict=True)))
+
+    def shared(one: tuple[str, float, float], two: tuple[str, float, float]) -> bool:
+        seconds = min(one[2], two[2]) - max(one[1], two[1])
+        return one[0] == two[0] and seconds > 0.5 * min(one[2] - one[1], two[2] - two[1])
+
+    train, test = draw(60, 0), draw(30, 1000)
+    leaks = [(finding.kind, finding.row) for finding in find_leaks([train, test], ["train", "test"])]
+    expected = [row for row in range(1, 60) if any(shared(train.stretches[row], each) for each in test.stretches[1:])]
+    assert leaks == [("leak_audio", row) for row in expected]
+    assert 10 < len(expected) < 50
+
+
+def test_rounding_does_not_hide_a_duplicate():
+    stretches = [("a", 0.0, 2.204), ("a", 0.004, 2.2), ("b", 0.0, 2.2), ("a", 0.0, 4.0), ("a", 1.0, 2.2)]
+    keys = Keys([*"12345"], [""] * 5, [""] * 5, [11, 12, 12, 13, 14], stretches)  # b is a copy of the second
+    assert [(finding.kind, finding.row) for finding in find_duplicates(keys, 0)] == [
+        ("duplicate_audio", 1),
+        ("duplicate_audio", 2),
+    ]
+
+
 def test_a_leak_is_a_notice_where_the_corpus_is_made_so():
     def severities(train: Keys, test: Keys) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}

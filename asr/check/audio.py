@@ -6,8 +6,7 @@ Memory is bounded: long utterances are read in pieces, and all that is kept of o
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -158,7 +157,9 @@ def find_cliff(spectrum: NDArray[np.float64], rate: int) -> tuple[float, float]:
     return best
 
 
-def judge(manifest: Manifest, facts: NDArray[np.void], reasons: dict[int, str], number: int) -> Iterator[Finding]:
+def judge(
+    manifest: Manifest, facts: NDArray[np.void], reasons: dict[int, str], number: int, uses: Mapping[str, int]
+) -> Iterator[Finding]:
     """Say what is wrong with each utterance's sound.
 
     Args:
@@ -166,11 +167,10 @@ def judge(manifest: Manifest, facts: NDArray[np.void], reasons: dict[int, str], 
         facts: one row of FACTS for each.
         reasons: why rows could not be read.
         number: of the manifest.
+        uses: how often the manifests, all of them, name each file.
     """
     read = facts["rate"] > 0
     usual = int(np.bincount(facts["rate"][read]).argmax()) if read.any() else 0
-    paths = manifest.table["audio_filepath"].to_pylist()
-    uses = Counter(paths)
     for row, (fact, utterance) in enumerate(zip(facts, manifest, strict=True)):
         whole = utterance.offset == 0 and uses[utterance.audio_filepath] == 1  # else a stretch of a long recording
         for kind, detail in _judge(fact, reasons.get(row, ""), utterance, whole, usual):

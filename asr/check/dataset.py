@@ -84,9 +84,10 @@ def check(
         DataError: a listening process died.
     """
     facts, scores, findings, keys, notes = [], [], [], [], _missing(infeasible, plausibility)
+    uses = Counter(path for manifest in manifests for path in manifest.table["audio_filepath"].to_pylist())
     for number, manifest in enumerate(manifests):
         measured, reasons = listen(manifest, jobs, progress)
-        found = list(judge(manifest, measured, reasons, number))
+        found = list(judge(manifest, measured, reasons, number, uses))
         seconds = np.where(measured["seconds"] > 0, measured["seconds"], manifest.durations)
         found += judge_texts(manifest.texts, seconds, number, tokenizer)
         if infeasible:

@@ -49,7 +49,9 @@ KINDS = {
     "duplicate_audio": Kind("warning", "The same audio with the same transcript is there before; the first is kept."),
     "duplicate_text": Kind("notice", "The same sentence is there before; corpora of prompts repeat theirs by design."),
     "leak_id": Kind("error", "The id is in a later manifest, too."),
-    "leak_audio": Kind("error", "The same audio is in a later manifest."),
+    "leak_audio": Kind(
+        "error", "The same audio is in a later manifest, or a stretch of its file that shares over half with it."
+    ),
     "leak_speaker": Kind(
         "warning", "The speaker is in a later manifest, too; a notice with one speaker, or if most are.", True
     ),
