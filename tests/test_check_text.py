@@ -50,6 +50,13 @@ def test_what_a_corpus_does_throughout_is_not_odd():
     assert odd(["a\ufffdb"] * 50) == list(range(50)), "broken encoding is never right"
 
 
+@pytest.mark.parametrize("text", ["a <unk> b", "[laughter] a", "so {NOISE} what", "well <COMMA> yes"])
+def test_markup_is_said_even_where_it_is_common(text):
+    found = list(judge_texts([text] * 10 + PLAIN * 10 + ["R&D " + text], np.full(41, 3.0), 0, None))
+    odd = [(each.row, each.severity) for each in found if each.kind == "odd_characters"]
+    assert odd == [*((row, "notice") for row in range(10)), (40, "warning")]
+
+
 @pytest.mark.parametrize("text", ["", "  ", "...", "-", "?!"])
 def test_nothing_to_say_is_no_text(text):
     kinds = {finding.kind for finding in judge_texts([*PLAIN, text], np.full(4, 3.0), 0, None) if finding.row == 3}

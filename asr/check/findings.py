@@ -39,7 +39,9 @@ KINDS = {
     "narrowband": Kind("warning", "Nothing above 6 kHz or less, as after telephone, though stored with more.", True),
     "other_rate": Kind("notice", "The sample rate differs from most of the manifest; it is converted on reading."),
     "no_text": Kind("error", "The transcript holds no letter or digit."),
-    "odd_characters": Kind("warning", "Characters that the corpus otherwise does not use, markup, or broken encoding."),
+    "odd_characters": Kind(
+        "warning", "Characters that the corpus otherwise does not use, markup (a notice if common), or broken encoding."
+    ),
     "speaking_rate": Kind(
         "warning", "Far too much or too little text for the duration: another text, or another rate."
     ),

@@ -46,11 +46,12 @@ def judge_texts(
     lengths = np.array([len(normalize(text)) for text in texts])
     for row in np.flatnonzero(lengths == 0).tolist():
         yield Finding("no_text", number, row, repr(texts[row]) if texts[row] else "the transcript is empty")
-    yield from (Finding("odd_characters", number, row, detail) for row, detail in _odd(texts, tokenizer))
+    for row, detail, severity in _odd(texts, tokenizer):
+        yield Finding("odd_characters", number, row, detail, severity)
     yield from _rate_outliers(lengths, seconds, number)
 
 
-def _odd(texts: Sequence[str], tokenizer: Tokenizer | None) -> Iterator[tuple[int, str]]:
+def _odd(texts: Sequence[str], tokenizer: Tokenizer | None) -> Iterator[tuple[int, str, str]]:
     classes = [_classes(text) for text in texts]
     used = Counter(name for found in classes for name in found)
     rare = {name for name, count in used.items() if count <= max(FEW, RARE * len(texts))}
@@ -58,8 +59,11 @@ def _odd(texts: Sequence[str], tokenizer: Tokenizer | None) -> Iterator[tuple[in
         odd = {name: sample for name, sample in found.items() if name in rare or name in ("control", "broken encoding")}
         if tokenizer and (unknown := _unknown(text, tokenizer)):
             odd["not in the tokenizer"] = unknown
+        severity = "" if odd else "notice"
+        if not odd and "markup" in found:  # as the corpus is written, but normalised it is trained as words
+            odd["markup"] = found["markup"]
         if odd:
-            yield row, ", ".join(f"{name} {sample!r}" for name, sample in odd.items())
+            yield row, ", ".join(f"{name} {sample!r}" for name, sample in odd.items()), severity
 
 
 def _classes(text: str) -> dict[str, str]:
