@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +206,7 @@ def read_packed(folder: str | Path) -> dict[str, list[Utterance]]:
         DataError: a line is wrong, or its audio lies outside the folder.
     """
     path, root = Path(folder) / "manifest.jsonl", Path(folder).resolve()
-    splits: dict[str, list[Utterance]] = {}
+    found: list[tuple[str, Utterance]] = []
     for number, line in read_lines(path):
         known: dict[str, Any] = {key: line[key] for key in _KEYS if line.get(key)}
         if fault := _fault(known | {"audio_filepath": line.get("audio")}):
@@ -214,8 +214,13 @@ def read_packed(folder: str | Path) -> dict[str, list[Utterance]]:
         audio = root / line["audio"]
         if not Path(os.path.realpath(audio)).is_relative_to(root):
             raise DataError(f"{path}, line {number}: audio {line['audio']!r} lies outside the folder")
-        known = {"id": audio.stem} | known | {"audio_filepath": str(audio)}
-        splits.setdefault(str(line.get("split") or "train"), []).append(Utterance(**known))
+        known = {"id": ""} | known | {"audio_filepath": str(audio)}
+        found.append((str(line.get("split") or "train"), Utterance(**known)))
+    names = [os.path.relpath(utterance.audio_filepath, root) for _, utterance in found]
+    ids = make_ids([each.id for _, each in found], names, [each.offset for _, each in found])
+    splits: dict[str, list[Utterance]] = {}
+    for (split, utterance), name in zip(found, ids, strict=True):
+        splits.setdefault(split, []).append(replace(utterance, id=name))
     return splits
 
 

@@ -109,12 +109,7 @@ def _read(recipe: ModuleType, source: Path) -> Corpus:
     Raises:
         DataError: it is too much for the corpus to be whole.
     """
-    if (source / "manifest.jsonl").is_file():
-        corpus = Corpus(read_packed(source))
-        if odd := corpus.splits.keys() - _PACKED_SPLITS:
-            raise DataError(f"{source}/manifest.jsonl: splits must be train, dev or test, not {', '.join(sorted(odd))}")
-        return corpus
-    corpus = recipe.read(source)
+    corpus = _read_packed(source) if (source / "manifest.jsonl").is_file() else recipe.read(source)
     whole = len(corpus.faults) + sum(map(len, corpus.splits.values()))
     for name, utterances in corpus.splits.items():
         corpus.splits[name] = measure(utterances, corpus.faults)
@@ -127,6 +122,25 @@ def _read(recipe: ModuleType, source: Path) -> Corpus:
         shown = [*corpus.faults[:5], *([f"... and {len(corpus.faults) - 5} more"] if len(corpus.faults) > 5 else [])]
         say(f"{len(corpus.faults)} not used:\n  " + "\n  ".join(shown))
     return corpus
+
+
+def _read_packed(source: Path) -> Corpus:
+    corpus = Corpus(read_packed(source))
+    if odd := corpus.splits.keys() - _PACKED_SPLITS:
+        raise DataError(f"{source}/manifest.jsonl: splits must be train, dev or test, not {', '.join(sorted(odd))}")
+    for name, utterances in corpus.splits.items():
+        corpus.splits[name] = [utterance for utterance in utterances if _usable(utterance, corpus.faults)]
+    return corpus
+
+
+def _usable(utterance: Utterance, faults: list[str]) -> bool:
+    if not Path(utterance.audio_filepath).is_file():
+        faults.append(f"{utterance.audio_filepath}: text without audio")
+    elif not utterance.text.strip():
+        faults.append(f"{utterance.audio_filepath}: audio without text")
+    else:
+        return True
+    return False
 
 
 def _hold_out(recipe: ModuleType, source: Path, utterances: list[Utterance]) -> tuple[list[Utterance], list[Utterance]]:

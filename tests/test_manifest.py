@@ -203,6 +203,15 @@ def test_read_packed(tmp_path: Path) -> None:
     assert splits["test"] == [Utterance("b", str(tmp_path / "d/b.opus"), 1.0, "hi", 0.0, "s", "en")]
 
 
+def test_packed_lines_without_an_id_are_named_as_in_a_manifest(tmp_path: Path) -> None:
+    lines = [{"audio": audio, "duration": 1.0} for audio in ("s0/001.wav", "s1/001.wav")]
+    write_lines(tmp_path / "manifest.jsonl", *lines, packed("a"), {"audio": "x.wav", "duration": 1.0, "offset": 2.5})
+    (utterances,) = read_packed(tmp_path).values()
+    write_lines(tmp_path / "m.jsonl", *({"audio_filepath": line["audio"]} | line for line in lines))
+    assert [u.id for u in utterances] == ["s0/001", "s1/001", "a", "x-2.5"]
+    assert [u.id for u in Manifest.load(tmp_path / "m.jsonl")] == ["s0/001", "s1/001"]
+
+
 @pytest.mark.parametrize("audio", ["../outside.wav", "/etc/passwd", "d/../../x.wav", "link/x.wav"])
 def test_packed_audio_outside_the_folder_is_refused(tmp_path: Path, audio: str) -> None:
     (tmp_path / "corpus").mkdir()

@@ -175,6 +175,8 @@ def test_mini_librispeech_names_a_missing_file(tmp_path: Path) -> None:
 def test_mini_librispeech_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open(tmp_path / "manifest.jsonl", "w") as file:
         for split, speaker in (("train", "19"), ("dev", "3947"), ("test", "84")):
+            (tmp_path / split).mkdir()
+            (tmp_path / split / "a.opus").touch()
             line = {"id": f"{speaker}-1-0", "audio": f"{split}/a.opus", "text": "A", "speaker": speaker}
             file.write(json.dumps(line | {"duration": 2.0, "split": split}) + "\n")
     out = tmp_path / "out"
@@ -381,6 +383,8 @@ def test_custom_packed_keeps_its_splits(tmp_path: Path) -> None:
             json.dumps({"id": f"{n}", "audio": f"{n}.wav", "text": "A", "duration": 1.0, "split": split})
             for n, split in enumerate(splits)
         ]
+        for number in range(len(splits)):
+            (tmp_path / f"{number}.wav").touch()
         (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
 
     pack("train", "dev", "test", "train")
@@ -394,6 +398,25 @@ def test_custom_packed_keeps_its_splits(tmp_path: Path) -> None:
     pack("train", "../dev")
     with pytest.raises(DataError, match=r"splits must be train, dev or test, not \.\./dev"):
         run_prepare("custom", tmp_path, tmp_path / "3")
+
+
+def test_packed_lines_that_cannot_be_used_are_left_out_or_too_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"audio": f"{n}.wav", "text": "A", "duration": 1.0} for n in range(6)]
+    lines[1]["text"] = " "
+    del lines[2]["text"]
+    for number in range(5):
+        (tmp_path / f"{number}.wav").touch()
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    splits = by_split(run_prepare("custom", tmp_path, tmp_path / "1"))
+    assert set.union(*map(ids, splits.values())) == {"0", "3", "4"}
+    told = capsys.readouterr().err
+    assert "3 not used" in told
+    assert "1.wav: audio without text" in told
+    assert "5.wav: text without audio" in told
+    with pytest.raises(DataError, match=r"3 of 6 audio files cannot be used, the first: .*1\.wav: audio without text"):
+        run_prepare("an4", tmp_path, tmp_path / "2")
 
 
 def test_custom_holds_out_whole_speakers() -> None:
