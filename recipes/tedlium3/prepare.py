@@ -5,6 +5,7 @@ asr prepare tedlium3 --source /corpora/TEDLIUM_release-3 --output data/tedlium3
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from lhotse.recipes import prepare_tedlium
@@ -31,5 +32,5 @@ def read(source: Path) -> Corpus:
 
 
 def _words(text: str) -> str:
-    """Join what the transcripts set apart: `it 's` is one word."""
-    return without_tags(text).replace(" '", "'")
+    """Join what the transcripts set apart: `it 's` is one word, and so is `<unk> 's`, of which nothing is kept."""
+    return without_tags(re.sub(r"<unk>( '\S+)+", " ", text)).replace(" '", "'")

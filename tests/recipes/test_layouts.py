@@ -167,7 +167,7 @@ def test_tedlium3(tmp_path: Path) -> None:
         write(
             home / "legacy" / split / "stm" / f"{talk}.stm",
             f"{talk} 1 inter_segment_gap 0.00 0.50 <o,f0,unknown> ignore_time_segment_in_scoring",
-            f"{talk} 1 {talk} 0.50 1.75 <o,f0,male> it 's <unk> what we 've {{NOISE}} got",
+            f"{talk} 1 {talk} 0.50 1.75 <o,f0,male> it 's <unk> what <unk> 's we 've {{NOISE}} got",
             f"{talk} 1 {talk} 1.75 2.90 <o,f0,male> number {number}",
         )
     splits = prepared("tedlium3", home, tmp_path)
