@@ -157,6 +157,14 @@ def test_a_leak_is_a_notice_where_the_corpus_is_made_so():
     assert severities(train, prompts) == {"leak_text": {"notice"}}
     short = Keys(["3", "4", "5"], ["c", "c", "c"], ["yes", "x", "y"], [13, 14, 15])
     assert severities(train, short) == {"leak_text": {"notice"}}
+    for words, severity in (
+        ("gefeliciteerd allemaal", "notice"),
+        ("不客气", "notice"),
+        ("而对楼市成交抑制作用最大的限购", "warning"),  # AISHELL-1
+        ("วันนี้อากาศดีมากเราไปเดินเล่นกันเถอะ", "warning"),
+    ):
+        one, two = Keys(["1"], ["a"], [words], [11]), Keys([*"345"], [*"ccc"], [words, "x", "y"], [13, 14, 15])
+        assert severities(one, two) == {"leak_text": {severity}}
     few_voices = [Keys([*"123"], [*"aab"], ["x"] * 3, [1, 2, 3]), Keys(["4"], ["a"], ["y"], [4])]
     found = soften(find_leaks(few_voices, ["train", "test"]), [3, 1])  # as utterances were dealt out, not speakers
     assert [(finding.row, finding.offends) for finding in found] == [(0, False), (1, False)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence, Set
@@ -18,6 +19,9 @@ from asr.manifest import Manifest
 from asr.normalize import get_normalizer
 
 SHORT = 4  # words: shorter sentences recur in all speech ("thank you very much" is the longest common one)
+SHORT_WIDTH = (
+    24  # ... if of few characters, too: some scripts part no words; wide ones (Han, Kana, Hangul) count as two
+)
 OVERLAP = 0.5  # of the shorter of two stretches of one file; neighbours share a little at their edges
 
 
@@ -88,8 +92,13 @@ def find_leaks(keys: Sequence[Keys], names: Sequence[str]) -> Iterator[Finding]:
         yield from _leaks("leak_speaker", earlier, one.speakers, two, two.speakers, name, one_voice)
         both = set(one.texts) & set(two.texts)
         prompts = sum(text in both for text in two.texts) > BY_DESIGN * len(two.texts)
-        harmless = {text for text in both if prompts or len(text.split()) < SHORT}
+        harmless = {text for text in both if prompts or _is_short(text)}
         yield from _leaks("leak_text", earlier, one.texts, two, two.texts, name, harmless)
+
+
+def _is_short(text: str) -> bool:
+    width = sum(2 if unicodedata.east_asian_width(character) in "FW" else 1 for character in text)
+    return len(text.split()) < SHORT and width < SHORT_WIDTH
 
 
 def _leaks(
