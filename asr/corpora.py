@@ -20,6 +20,8 @@ from asr.errors import AsrError, AudioError, DataError
 from asr.manifest import Utterance
 from asr.subsets import assign, rank
 
+log = logging.getLogger(__name__)
+
 ASIDE = 0.05
 MOST_ASIDE = 0.2
 LIBRISPEECH_SETS = {"dev-clean": "dev", "dev-other": "dev", "test-clean": "test-clean", "test-other": "test-other"}
@@ -90,17 +92,23 @@ def from_lhotse(
         manifests: has `recordings` and `supervisions`.
         language: code of the language, for example `en`.
         text: takes the words from a supervision; segments without any are left out.
+
+    Within `lhotse_reads` a segment that holds no time of its recording becomes a fault.
     """
     recordings = {recording.id: recording for recording in manifests["recordings"]}
     utterances = []
     for segment in sorted(manifests["supervisions"], key=lambda segment: segment.id):
         recording = recordings[segment.recording_id]
-        if words := " ".join(text(segment).split()):
+        seconds = min(segment.duration, recording.duration - segment.start)
+        words = " ".join(text(segment).split())
+        if words and seconds <= 0:
+            log.warning("%s: holds nothing of %s", recording.sources[0].source, segment.id)
+        elif words:
             utterances.append(
                 Utterance(
                     segment.id,
                     str(recording.sources[0].source),
-                    min(segment.duration, recording.duration - segment.start),
+                    seconds,
                     words,
                     offset=segment.start,
                     speaker="" if segment.speaker in (None, "N/A") else segment.speaker,

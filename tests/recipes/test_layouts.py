@@ -247,6 +247,16 @@ def test_gigaspeech(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "1 of 4 recordings" in capsys.readouterr().err
 
 
+def test_gigaspeech_segments_after_the_end_are_named(tmp_path: Path) -> None:
+    audio = {"aid": "POD1", "path": "audio/POD1.opus", "sample_rate": 16000, "channels": 1, "duration": 3.0}
+    audio["subsets"], audio["format"] = ["{XL}"], "opus"
+    audio["segments"] = [segment(f"POD1_S{begin}", begin, "WELL", "{XL}") for begin in (0.0, 3.0, 4.5)]
+    put(tmp_path / audio["path"], 3, seconds=3.0, format="OGG", subtype="OPUS")
+    write(tmp_path / "GigaSpeech.json", json.dumps({"audios": [audio]}))
+    with pytest.raises(DataError, match=r"2 of 3 .* cannot be used, the first: .*POD1\.opus: holds nothing of POD1_S3"):
+        run_prepare("gigaspeech", tmp_path, tmp_path / "out")
+
+
 # AISHELL
 
 MANDARIN = ("而 对 楼市 成交 抑制 作用 最 大 的 限 购", "也 成为 地方 政府 的 眼中 钉", "自 六月 底")
