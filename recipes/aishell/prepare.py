@@ -13,6 +13,7 @@ from lhotse.recipes import prepare_aishell
 
 from asr.corpora import Corpus, from_lhotse, lhotse_reads
 from asr.download import fetch, unpack
+from asr.errors import DataError
 
 SPLITS = ("train", "dev", "test")
 LAYOUT = "the folder with data_aishell in it, whose wav/train, wav/dev and wav/test are unpacked"
@@ -26,7 +27,12 @@ def download(folder: Path) -> Path:
     for archive in sorted(wav.glob("*.tar.gz")):  # of those that an interrupted run has left
         opened = wav / f"{archive.name}.opened"
         shutil.rmtree(opened, ignore_errors=True)
-        unpack(archive, opened)
+        try:
+            unpack(archive, opened)
+        except DataError:
+            if not archive.is_file():  # damaged: only the whole can be fetched anew
+                shutil.rmtree(root)
+            raise
         for speaker in opened.glob("*/*"):  # train/S0002
             target = wav / speaker.relative_to(opened)
             target.parent.mkdir(exist_ok=True)
@@ -44,4 +50,8 @@ def read(source: Path) -> Corpus:
         with lhotse_reads(corpus.faults):
             for split, found in prepare_aishell(source).items():
                 corpus.splits[split] = from_lhotse(found, "zh")
+        text = (source / "data_aishell" / "transcript" / "aishell_transcript_v0.8.txt").read_text(encoding="utf-8")
+        heard = {utterance.id for utterances in corpus.splits.values() for utterance in utterances}
+        told = [line.split()[0] for line in text.splitlines() if line.strip()]  # lhotse begins with the audio
+        corpus.faults += [f"{name}: text without audio" for name in told if name not in heard]
     return corpus

@@ -15,6 +15,7 @@ import soxr
 from examples import DATA
 
 from asr.audio import load_mono
+from asr.download import fetch
 from asr.errors import DataError
 from asr.manifest import Manifest, Utterance
 from asr.recipes import load, prepare, run_prepare
@@ -293,7 +294,15 @@ def tar(path: Path, folder: Path, names: dict[str, Path]) -> None:
             file.add(folder / place, arcname=name)
 
 
-def test_aishell_download_unpacks_the_archive_of_each_speaker(tmp_path: Path) -> None:
+def test_aishell_texts_without_audio_are_named(tmp_path: Path) -> None:
+    make_aishell(tmp_path / "aishell")
+    next(tmp_path.rglob("BAC009S0724W0120.wav")).unlink()
+    with pytest.raises(DataError, match=r"1 of 6 .* cannot be used, the first: BAC009S0724W0120: text without audio"):
+        run_prepare("aishell", tmp_path / "aishell", tmp_path / "out")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_aishell_download_unpacks_the_archive_of_each_speaker(tmp_path: Path, whole: bool) -> None:
     home = tmp_path / "made"
     make_aishell(home)
     wav = home / "data_aishell" / "wav"
@@ -306,6 +315,12 @@ def test_aishell_download_unpacks_the_archive_of_each_speaker(tmp_path: Path) ->
     tar(tmp_path / "server" / "33" / "resource_aishell.tgz", home, lexicon)
     recipe = load("aishell")
     recipe.MIRROR = f"file://{tmp_path}/server"
+    if not whole:
+        fetched = fetch(f"{recipe.MIRROR}/33/data_aishell.tgz", tmp_path / "out" / "download" / "aishell")
+        archive = fetched / "data_aishell" / "wav" / "S0724.tar.gz"
+        archive.write_bytes(archive.read_bytes()[:5000])
+        with pytest.raises(DataError, match=r"S0724\.tar\.gz: damaged, now deleted.*run again"):
+            prepare(recipe, None, tmp_path / "out")
     check_aishell({path.stem: Manifest.load(path) for path in prepare(recipe, None, tmp_path / "out")})
 
 
