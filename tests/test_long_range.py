@@ -63,6 +63,22 @@ def test_it_runs_from_recordings_to_plot_and_goes_on_where_it_was_stopped(folder
         long_range.run_all(folder, output, 1, replace(MINIATURE, steps=4), workers=1)
 
 
+@pytest.mark.parametrize(
+    ("argument", "place"), [("data/spoken_digits", Path("run")), ("--draw", REPOSITORY / "docs" / "pictures")]
+)
+def test_only_draw_begins_with_the_published_result(
+    monkeypatch: pytest.MonkeyPatch, argument: str, place: Path
+) -> None:
+    result = json.loads((long_range.PICTURES / "long_range.json").read_text(encoding="utf-8"))
+    used: list[Path] = []
+    monkeypatch.setattr(long_range, "run_all", lambda folder, output, *others: used.append(output) or result)
+    monkeypatch.setattr(long_range, "draw", lambda result, path: used.append(path))
+    monkeypatch.setattr(sys, "argv", ["long_range.py", argument])
+    long_range.main()
+    trained = [] if argument == "--draw" else [place / "long_range.json"]
+    assert used == [*trained, place / "long_range.png"]
+
+
 def test_a_word_that_was_not_trained_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="'one' is not a word"):
         long_range.read(folder / "test.jsonl", ["two"], mels=40)

@@ -2,7 +2,7 @@
 
 asr prepare spoken_digits --output data/spoken_digits
 python tools/long_range.py data/spoken_digits               # train, test, table and plot; goes on where it was stopped
-python tools/long_range.py --draw                           # the table and the plot again, from the JSON file
+python tools/long_range.py --draw                           # the published table and plot again, from their JSON file
 
 Every variant has the same encoder and the same decoder (those of `asr.model`) and is trained with the same batches of
 chains. They differ in what the decoder's cross-attention sees: one vector for the whole chain, either the mean of the
@@ -42,6 +42,7 @@ from asr.model.encoder import Encoder
 from asr.normalize import get_normalizer
 from asr.tokenizer import END, SPECIALS, START
 
+OUTPUT = Path("run/long_range.json")
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 VARIANTS = {
     "mean": "one vector: mean of the frames",
@@ -341,7 +342,7 @@ def main() -> None:
     """Parse, run, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="holds train.jsonl and test.jsonl of single words")
-    parser.add_argument("--output", type=Path, default=PICTURES / "long_range.json")
+    parser.add_argument("--output", type=Path, help=f"{OUTPUT}, or with --draw the published file")
     parser.add_argument("--draw", action="store_true", help="train nothing")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=Settings.steps)
@@ -349,16 +350,17 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.draw and not arguments.folder:
         parser.error("give the folder with train.jsonl and test.jsonl, or --draw")
+    output = arguments.output or (PICTURES / OUTPUT.name if arguments.draw else OUTPUT)
     try:
         if arguments.draw:
-            result = json.loads(arguments.output.read_text(encoding="utf-8"))
+            result = json.loads(output.read_text(encoding="utf-8"))
         else:
             settings = Settings(steps=arguments.steps)
-            result = run_all(arguments.folder, arguments.output, arguments.seeds, settings, arguments.workers)
+            result = run_all(arguments.folder, output, arguments.seeds, settings, arguments.workers)
     except (AsrError, FileNotFoundError) as error:
         parser.error(str(error))
     print(table(result))
-    draw(result, arguments.output.with_suffix(".png"))
+    draw(result, output.with_suffix(".png"))
 
 
 if __name__ == "__main__":
