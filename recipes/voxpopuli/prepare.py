@@ -16,9 +16,9 @@ from asr.corpora import Corpus, from_lhotse, lhotse_reads
 SPLITS = ("train", "dev", "test")
 LAYOUT = "the folder with raw_audios/original (or raw_audios/en) and asr_en.tsv.gz in it"
 OBTAIN = (
-    "VoxPopuli's recordings are some hundred GB: get them with `python -m voxpopuli.download_audios --subset asr` of "
-    "https://github.com/facebookresearch/voxpopuli, put https://dl.fbaipublicfiles.com/voxpopuli/annotations/asr/"
-    "asr_en.tsv.gz beside raw_audios, and give their folder as --source"
+    "VoxPopuli's recordings are some hundred GB: get them with `python -m voxpopuli.download_audios --root FOLDER "
+    "--subset asr` of https://github.com/facebookresearch/voxpopuli, put https://dl.fbaipublicfiles.com/voxpopuli/"
+    "annotations/asr/asr_en.tsv.gz into FOLDER, and give FOLDER as --source"
 )
 
 

@@ -484,6 +484,11 @@ def test_voxpopuli(tmp_path: Path, name: str) -> None:
     assert sorted(home.rglob("*")) == before
 
 
+def test_voxpopuli_is_obtained_with_a_whole_command(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"download_audios --root FOLDER --subset asr`.*give FOLDER as --source"):
+        run_prepare("voxpopuli", None, tmp_path / "out")
+
+
 # yesno
 
 
