@@ -10,8 +10,10 @@ import torch
 import yaml
 from runs import TINY, composed
 
+from asr.augment import KINDS
 from asr.config import compose
 from asr.errors import ConfigError
+from asr.features import spec_augment
 from asr.manifest import write_manifest
 from asr.training.config import TrainConfig
 from asr.training.diagnosis import steadiness
@@ -88,6 +90,17 @@ def test_debug_modes_are_changes_that_later_overrides_may_change_again(mode):
     assert again.training.epochs == 77
     with pytest.raises(ConfigError, match="no debug mode 'overfitt'; did you mean 'overfit'"):
         compose(TrainConfig, "mini_librispeech", ["debug=overfitt"])
+
+
+def test_what_is_learnt_by_heart_is_always_the_same():
+    kinds = [f"data.augment.{kind}_probability=0.5" for kind in KINDS]
+    noisy = ["data.augment.noise=[n.jsonl]", "model.loss.cr_ctc_weight=0.2", "model.spec_augment.time_warp=5", *kinds]
+    made = compose(TrainConfig, "mini_librispeech", [*noisy, "debug=overfit"])
+    assert made.model.loss.cr_ctc_weight == 0
+    assert not any(made.data.augment.probability(kind) for kind in KINDS)
+    features, lengths = torch.randn(2, 300, 80), torch.tensor([300, 200])
+    same = spec_augment(features, lengths, torch.tensor([1, 2]), made.model.spec_augment)
+    assert torch.equal(same, features)
 
 
 def test_texts_too_short_to_tell_are_no_stuck_head(manifest, tmp_path, caplog):
