@@ -102,7 +102,7 @@ class LossConfig:
     ctc_weight: float = 0.3
     """Weight of the CTC loss; the attention loss has one minus this."""
     label_smoothing: float = 0.1
-    """Probability spread over the wrong tokens in the attention loss (Szegedy et al. 2016)."""
+    """Probability spread evenly over all tokens in the attention loss (Szegedy et al. 2016)."""
     intermediate_layers: list[int] = field(default_factory=list)
     """Encoder blocks, counted from 1, after which CTC is trained, too (Lee and Watanabe 2021, arXiv:2102.03216)."""
     intermediate_weight: float = 0.3
