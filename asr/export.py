@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.errors import ConfigError
-from asr.features import FFT_SIZE, FLOOR, FRAME_LENGTH, FRAME_SHIFT, SAMPLE_RATE
+from asr.features import FFT_SIZE, FLOOR, FRAME_LENGTH, FRAME_SHIFT, HIGHEST, LOWEST, SAMPLE_RATE
 from asr.files import replacing
 from asr.tokenizer import BLANK
 
@@ -77,9 +77,10 @@ def describe(model: Recognizer) -> dict[str, str]:
     """Tell what a program needs to know to make the features and to read the posteriors; each value is JSON."""
     features = {
         "sample_rate": SAMPLE_RATE, "fft_size": FFT_SIZE, "frame_length": FRAME_LENGTH, "frame_shift": FRAME_SHIFT,
-        "mels": model.config.mels, "mel_scale": "slaney", "mel_norm": "slaney", "window": "hann, periodic",
+        "mels": model.config.mels, "mel_scale": "slaney", "mel_norm": "slaney", "mel_hertz": [LOWEST, HIGHEST],
+        "window": "hann, periodic", "window_start": (FFT_SIZE - FRAME_LENGTH) // 2,  # torch puts it in the middle
         "padding": "zeros, half an FFT at both ends", "value": f"natural log of max(power, {FLOOR})",
-        "frames": "samples // frame_shift + 1",
+        "frames": "samples // frame_shift + 1", "fewest_frames": SHORTEST, "most_frames": LONGEST,
     }  # fmt: skip
     values = {
         "features": features,

@@ -18,6 +18,7 @@ from asr.samples import SAMPLE_RATE
 FRAME_SHIFT = 160  # samples: 10 ms
 FRAME_LENGTH = 400  # samples: 25 ms
 FFT_SIZE = 512
+LOWEST, HIGHEST = 0.0, SAMPLE_RATE / 2  # Hz: the edges of the mel bands
 # Power below which a mel bin counts as silence. 16-bit rounding noise lies near 1e-7; a floor above it keeps digital
 # silence from becoming an outlier twenty standard deviations away from the quietest recorded room.
 FLOOR = 1e-6
@@ -49,7 +50,7 @@ class LogMel(nn.Module):
     def __init__(self, mels: int = 80) -> None:
         super().__init__()
         filterbank = torchaudio.functional.melscale_fbanks(
-            FFT_SIZE // 2 + 1, 0.0, SAMPLE_RATE / 2, mels, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+            FFT_SIZE // 2 + 1, LOWEST, HIGHEST, mels, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
         )
         self.register_buffer("window", torch.hann_window(FRAME_LENGTH), persistent=False)
         self.register_buffer("filterbank", filterbank, persistent=False)  # (frequencies, M)
