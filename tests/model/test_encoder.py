@@ -139,14 +139,23 @@ def test_activation_checkpointing_keeps_less_for_the_way_back():
     assert kept[True] < kept[False] / 2
 
 
-def test_stochastic_depth_skips_blocks_in_training_only():
-    model = encoder(layers=4, kernel=3, stochastic_depth=0.9)
-    features, lengths = torch.randn(1, 80, 20), torch.tensor([80])
+def test_stochastic_depth_skips_blocks_in_proportion_to_their_depth_and_in_training_only():
+    model = encoder(layers=4, kernel=3, norm="layer", dropout=0.0, stochastic_depth=0.8)
+    features, lengths = torch.randn(1, 40, 20), torch.tensor([40])
+    x, _ = model.subsampling(features, lengths)
+    mask, positions = torch.ones(x.shape[:2], dtype=torch.bool), model._positions(x.shape[1], x.device)
+    draws, skipped = 400, torch.zeros(4)
     torch.manual_seed(1)
-    outputs = {round(model.train()(features, lengths)[0].abs().sum().item(), 4) for _ in range(12)}
-    assert len(outputs) > 1
-    outputs = {round(model.eval()(features, lengths)[0].abs().sum().item(), 4) for _ in range(3)}
-    assert len(outputs) == 1
+    with torch.no_grad():
+        for _ in range(draws):
+            after = [x, *model.train().outputs(features, lengths, range(1, 5))[0]]
+            for depth, (before, now, block) in enumerate(zip(after, after[1:5], model.eval().blocks, strict=False)):
+                if torch.equal(before, now):
+                    skipped[depth] += 1
+                else:  # unscaled
+                    torch.testing.assert_close(now, block(before, mask, positions), atol=1e-6, rtol=0)
+        assert len({model(features, lengths)[0].sum().item() for _ in range(20)}) == 1
+    torch.testing.assert_close(skipped / draws, torch.tensor([0.2, 0.4, 0.6, 0.8]), atol=0.06, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
