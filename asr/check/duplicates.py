@@ -19,9 +19,7 @@ from asr.manifest import Manifest
 from asr.normalize import get_normalizer
 
 SHORT = 4  # words: shorter sentences recur in all speech ("thank you very much" is the longest common one)
-SHORT_WIDTH = (
-    24  # ... if of few characters, too: some scripts part no words; wide ones (Han, Kana, Hangul) count as two
-)
+SHORT_WIDTH = 24  # characters, wide ones (Han, Kana, Hangul) as two: scripts without blanks part no words
 OVERLAP = 0.5  # of the shorter of two stretches of one file; neighbours share a little at their edges
 
 
