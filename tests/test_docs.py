@@ -252,11 +252,11 @@ asr evaluate --model run/custom/model.safetensors --manifest data/custom/dev.jso
 asr transcribe talk.mp3 --model run/custom/model.safetensors
 asr average run/custom/best/*.safetensors --output averaged.safetensors
 asr export --onnx model.onnx --model run/custom/model.safetensors
-asr train --config custom --init-from embedded + SMALL run=run/from_embedded
-asr train --config custom --init-from embedded 'data.train=[data/clean/train.jsonl]' 'data.valid=[data/clean/dev.jsonl]' + SMALL run=run/from_clean
-asr train --config custom --init-from embedded run=run/tuned + SMALL run=run/named
-asr train --config custom --init-from embedded finetune.tokenizer=extend training.epochs=10 run=run/tuned + SMALL
-asr train --config custom --resume training.epochs=10 run=run/tuned + SMALL training.epochs=2
+asr train --config custom --init-from embedded optimizer.learning_rate=5e-4 + SMALL run=run/from_embedded
+asr train --config custom --init-from embedded optimizer.learning_rate=5e-4 'data.train=[data/clean/train.jsonl]' 'data.valid=[data/clean/dev.jsonl]' + SMALL run=run/from_clean
+asr train --config custom --init-from embedded optimizer.learning_rate=5e-4 run=run/tuned + SMALL run=run/named
+asr train --config custom --init-from embedded optimizer.learning_rate=5e-4 finetune.tokenizer=extend training.epochs=10 run=run/tuned + SMALL
+asr train --config custom --resume optimizer.learning_rate=5e-4 training.epochs=10 run=run/tuned + SMALL training.epochs=2
 asr train --config lm/books 'text=[books.txt]' + LETTERS
 asr train --config lm/books 'text=[books.txt]' tokenizer_from=run/custom/model.safetensors + LETTERS run=run/lm_custom
 asr prepare mini_librispeech --output data/mini_librispeech + --source corpora/LibriSpeech

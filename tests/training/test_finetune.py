@@ -178,7 +178,14 @@ def test_a_run_that_makes_its_source_worse_says_so(eight, tmp_path, caplog):
 def test_a_new_domain_is_learnt_from_one_folder_of_recordings(eight, tmp_path):
     """The embedded model on eight recordings it has never heard, by the command of recipes/custom and of the docs."""
     before = evaluate(Transcriber(checkpoint.load(EMBEDDED)[0]), Manifest.load(eight))["wer"]
-    config = composed("custom", eight, tmp_path / "run", "training.epochs=12", "training.validate_every=12")
+    config = composed(
+        "custom",
+        eight,
+        tmp_path / "run",
+        "optimizer.learning_rate=5e-4",
+        "training.epochs=12",
+        "training.validate_every=12",
+    )
     after = evaluate(Transcriber(checkpoint.load(train(config, init_from=EMBEDDED))[0]), Manifest.load(eight))["wer"]
     assert after < 0.6 * before
 
