@@ -58,7 +58,7 @@ def _length(container: InputContainer) -> float | None:
 
 def _read(source: str | Path, container: InputContainer) -> Iterator[NDArray[np.float32]]:
     clock = _Clock(container.streams.audio[0].rate, _start(container))
-    channels = 0
+    channels = container.streams.audio[0].channels  # as it is opened; the first frames may have others
     try:
         for _, alike in groupby(_frames(source, container), _kind):
             # Channels side by side: of eight and more, each in a plane of its own, PyAV 18 reads beyond the last, and

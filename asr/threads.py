@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -21,9 +21,10 @@ def in_threads(
     and that is waited for; after an interrupt, what is finished by then is yielded before it is raised again.
     """
     pool = ThreadPoolExecutor(max(1, jobs))
-    futures = deque(pool.submit(function, item) for item in items)
+    futures: deque[Future[Result]] = deque()
     try:
         try:
+            futures.extend(pool.submit(function, item) for item in items)
             while futures:
                 result = futures[0].result()
                 futures.popleft()

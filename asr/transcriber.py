@@ -280,9 +280,7 @@ class Transcriber:
         device = next(self.model.parameters()).device
         tensors = [torch.from_numpy(waveform) for waveform in waveforms]
         padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True).to(device)
-        lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)
-        with torch.backends.cudnn.flags(allow_tf32=False):  # else convolutions keep three digits, and texts may differ
-            return self.model.encode(padded, lengths)
+        return self.model.encode(padded, torch.tensor([len(waveform) for waveform in waveforms], device=device))
 
     def _words(self, hypothesis: Hypothesis, log_probs: Tensor, waveform: NDArray[np.float32]) -> Alignment:
         spellings = spell_tokens(self.model.tokenizer, hypothesis.tokens)

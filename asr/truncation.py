@@ -57,7 +57,10 @@ def cut_short(source: str | Path, sound: soundfile.SoundFile) -> AudioError | No
 def _goes_on(source: str | Path, file: BinaryIO) -> AudioError | None:
     """Tell whether sound follows on what the header of a wav or aiff announces; no decoder reads any further."""
     size = file.seek(0, os.SEEK_END)
-    if size - _end_of_chunks(file, size) < LEFT_OVER:
+    if size - (end := _end_of_chunks(file, size)) < LEFT_OVER:
+        return None
+    file.seek(end)
+    if not any(block.strip(b"\0") for block in iter(lambda: file.read(1 << 20), b"")):  # filled up with nothing
         return None
     return AudioError(
         f"{source}: goes on after the sound that its header states: if recordings were joined, split it; else write "
@@ -68,7 +71,7 @@ def _goes_on(source: str | Path, file: BinaryIO) -> AudioError | None:
 def _end_of_chunks(file: BinaryIO, size: int) -> int:
     """Find where the chunks of a wav or aiff end, and anything else begins; the file's size for other formats."""
     file.seek(0)
-    head, position = file.read(12), 12
+    head, position, sound = file.read(12), 12, False
     order = {b"RIFFWAVE": "<", b"FORMAIFF": ">", b"FORMAIFC": ">"}.get(head[:4] + head[8:])
     for _ in range(MOST_CHUNKS if order else 0):
         file.seek(position)
@@ -76,7 +79,8 @@ def _end_of_chunks(file: BinaryIO, size: int) -> int:
             break
         name, length = struct.unpack(f"{order}4sI", chunk)
         if not CHUNK.fullmatch(name):
-            return position
+            return position if sound else size
+        sound |= name in (b"data", b"SSND")
         if name in (b"data", b"SSND") and not length:  # to the end, as programs that write to a pipe say
             break
         position += 8 + length

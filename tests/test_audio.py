@@ -509,6 +509,8 @@ def test_sound_behind_what_a_header_announces_is_not_left_out_silently(
     order = "<I" if name == "16.wav" else ">I"
     path.write_bytes(whole[:size] + struct.pack(order, len(SPEECH) // 5) + whole[size + 4 :])
     _refused(path, "goes on after the sound that its header states")
+    path.write_bytes(whole + bytes(40_000))  # as recorders do that fill up a block of the disk
+    assert np.array_equal(audio.load_mono(path), audio.load_mono(encode(name)))
     path.write_bytes(whole + struct.pack(f"{order[0]}4sI", b"id3 ", 90_001) + bytes(90_001))  # a picture
     assert np.array_equal(audio.load_mono(path), audio.load_mono(encode(name)))
 

@@ -88,15 +88,6 @@ def test_the_same_file_gives_the_same_transcript_in_any_order(transcriber, data)
     assert transcriber.transcribe_batch([second, first])[1] == alone
 
 
-def test_convolutions_on_a_gpu_are_not_rounded(transcriber, data, monkeypatch):
-    """TF32, which cuDNN takes unasked, would make texts depend on the device and on the batch."""
-    seen, encode = [], transcriber.model.encode
-    noting = lambda *args: seen.append(torch.backends.cudnn.allow_tf32) or encode(*args)  # noqa: E731
-    monkeypatch.setattr(transcriber.model, "encode", noting)
-    transcriber.transcribe(data / "1737-146161-0009.flac")
-    assert set(seen) == {False}
-
-
 def test_batch_size_does_not_change_the_text(english, talk):
     whole = english.transcribe((talk, SAMPLE_RATE))
     for seconds in (1.0, 45.0):

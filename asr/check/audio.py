@@ -167,7 +167,7 @@ def judge(
         facts: one row of FACTS for each.
         reasons: why rows could not be read.
         number: of the manifest.
-        uses: how often the manifests, all of them, name each file.
+        uses: how many stretches of each file the manifests, all of them, name.
     """
     read = facts["rate"] > 0
     usual = int(np.bincount(facts["rate"][read]).argmax()) if read.any() else 0

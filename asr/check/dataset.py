@@ -84,7 +84,11 @@ def check(
         DataError: a listening process died.
     """
     facts, scores, findings, keys, notes = [], [], [], [], _missing(infeasible, plausibility)
-    uses = Counter(path for manifest in manifests for path in manifest.table["audio_filepath"].to_pylist())
+    columns = [
+        [manifest.table[name].to_pylist() for name in ("audio_filepath", "offset", "duration")]
+        for manifest in manifests
+    ]
+    uses = Counter(path for path, *_ in {row for each in columns for row in zip(*each, strict=True)})
     for number, manifest in enumerate(manifests):
         measured, reasons = listen(manifest, jobs, progress)
         found = list(judge(manifest, measured, reasons, number, uses))

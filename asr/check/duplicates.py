@@ -96,7 +96,8 @@ def find_leaks(keys: Sequence[Keys], names: Sequence[str]) -> Iterator[Finding]:
 
 def _is_short(text: str) -> bool:
     width = sum(2 if unicodedata.east_asian_width(character) in "FW" else 1 for character in text)
-    return len(text.split()) < SHORT and width < SHORT_WIDTH
+    words = len(text.split())
+    return words < SHORT and width < max(SHORT_WIDTH, 12 * words)
 
 
 def _leaks(

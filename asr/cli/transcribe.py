@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from asr.transcript import Transcript
     from asr.writers import SubtitleOptions
 
-MARKED = 1.0  # seconds by which a transcript that is not whole is made older than its recording
+MARKED = 2.0  # seconds by which a transcript that is not whole is made older than its recording; FAT counts in twos
 
 
 Files = Annotated[

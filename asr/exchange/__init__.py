@@ -118,7 +118,7 @@ def _part_of_a_file(utterances: Sequence[Utterance]) -> str:
         return f"{inside.id}: begins within its file"
     said = {utterance.id: utterance.duration for utterance in utterances}
     for whole in measure([replace(utterance, duration=0.0) for utterance in utterances], []):
-        if whole.duration > said[whole.id] + ROUNDED:
+        if whole.duration > said[whole.id] + max(ROUNDED, 0.01 * said[whole.id]):  # as `asr check` has it
             return f"{whole.id}: ends after {said[whole.id]:.2f} of the {whole.duration:.2f} s of its file"
     return ""
 

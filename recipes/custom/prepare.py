@@ -74,7 +74,8 @@ def _read_table(table: Path, root: Path, faults: list[str]) -> Iterator[tuple[Pa
             header = file.readline()
             delimiter = max(",;\t|", key=header.count)
             file.seek(0)
-            quoting = csv.QUOTE_NONE if delimiter in "\t|" else csv.QUOTE_MINIMAL  # as in LJSpeech
+            bare = delimiter in "\t|" and not header.lstrip("\ufeff").startswith('"')  # as in LJSpeech
+            quoting = csv.QUOTE_NONE if bare else csv.QUOTE_MINIMAL
             rows = csv.DictReader(file, delimiter=delimiter, quoting=quoting)
             columns = {name.strip().lower(): name for name in rows.fieldnames or [] if name}
             audio, text, speaker = (
@@ -98,7 +99,7 @@ def _read_table(table: Path, root: Path, faults: list[str]) -> Iterator[tuple[Pa
 
 def _row_fault(row: dict[str | Any, Any]) -> str:
     """Say why a row is not one utterance; empty if it is."""
-    if None in row:  # where DictReader puts the columns that have no name
+    if any(each.strip() for each in row.get(None, ())):  # where DictReader puts the columns that have no name
         return f"has {len(row) - 1 + len(row[None])} columns, not {len(row) - 1}: does a text hold the separator?"
     if any("\n" in value or "\r" in value for value in row.values() if value):  # the rows after it may be in it
         return "a quote that was opened on an earlier line ends here: close it on its own line"
